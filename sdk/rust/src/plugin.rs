@@ -1,0 +1,114 @@
+//! What a plugin is: a type with the hooks that it has.
+
+use crate::{Decision, Error, Message, Publication, Result, Session, Verdict, presence};
+
+/// A plugin. Write the hooks that it has and name them in [`export!`](crate::export!); every one has a default.
+///
+/// `self` is what [`init`](Self::init) has made. It lives in one instance of one generation, so it holds what was read
+/// and prepared from the configuration. Whatever events write belongs into the session's attributes or into
+/// [`kv`](crate::kv).
+///
+/// A hook's error is a sentence for the log and the operator. The event has failed then and none of its effects is
+/// applied, but the instance lives on.
+#[allow(
+    unused_variables,
+    reason = "the defaults use none, and the names are the documentation"
+)]
+pub trait Plugin: Sized + 'static {
+    /// Get ready to serve: called on each new instance, before its first event. When the first instance of a generation
+    /// answers an error, the generation is not used and the former one goes on. No effects, no session.
+    ///
+    /// A plugin that does not name `init` is made by `Default`.
+    ///
+    /// # Errors
+    /// Why it cannot serve.
+    fn init() -> Result<Self> {
+        Err(Error::new("`init` is named in export! and not written"))
+    }
+
+    /// Decide who may come in, before the client's handshake is answered. The session is the one to be: its request can
+    /// be read, its response, attributes and expiry can be set. On a refusal only what concerns the response is
+    /// applied.
+    ///
+    /// # Errors
+    /// Refuses the client.
+    fn authenticate(&self, session: Session) -> Result<Decision> {
+        Ok(Decision::Pass)
+    }
+
+    /// Of `session`: the client is connected and can be sent to. Comes before every other event of the session.
+    ///
+    /// # Errors
+    /// Closes the session with 1011.
+    fn opened(&self, session: Session) -> Result {
+        Ok(())
+    }
+
+    /// Of `session`: it is over; the last event. Attributes and subscriptions can be read; what is sent to it is
+    /// dropped. Also called where `opened` failed. Not called when the node dies.
+    ///
+    /// # Errors
+    /// For the log.
+    fn closed(&self, session: Session, close: Close) -> Result {
+        Ok(())
+    }
+
+    /// A message from the client. One at a time for each session, in order. What passes the last plugin goes no
+    /// further.
+    ///
+    /// # Errors
+    /// For the log; the session goes on.
+    fn inbound(&self, session: Session, message: Message) -> Result<Verdict> {
+        Ok(Verdict::Next)
+    }
+
+    /// A publication on one of the route's topics, whoever made it: once, on the node where it was made and before it
+    /// leaves it. It has no position yet. May read; may not ask for effects.
+    ///
+    /// # Errors
+    /// Refuses the publication.
+    fn publication(&self, publication: Publication, topic: &str, message: Message) -> Result<Verdict> {
+        Ok(Verdict::Next)
+    }
+
+    /// A timer of this plugin and session has run out.
+    ///
+    /// # Errors
+    /// For the log.
+    fn timer(&self, session: Session, name: &str) -> Result {
+        Ok(())
+    }
+
+    /// Who came to one of the route's topics, and who left: once in the cluster for each change, in order for each
+    /// topic. Effects: [`topics`](crate::topics), [`users`](crate::users), [`sessions`](crate::sessions).
+    ///
+    /// # Errors
+    /// For the log.
+    fn presence(&self, change: presence::Change) -> Result {
+        Ok(())
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// A WebSocket close code, also on other transports; 1005 without one, 1006 after a broken connection.
+    pub code: u16,
+    /// The sentence that came with the code.
+    pub reason: String,
+    /// Who ended it.
+    pub by: Closer,
+}
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closer {
+    /// The client said goodbye.
+    Client,
+    /// A plugin asked for it.
+    Plugin,
+    /// The gateway did: heartbeat, limit, expiry, drain, operator.
+    Gateway,
+    /// The connection broke.
+    Network,
+}

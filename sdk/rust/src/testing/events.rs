@@ -1,0 +1,188 @@
+//! The events of sessions and topics: which hook is called, and what becomes of its answer.
+
+use super::call::{self, Kind};
+use super::gateway::Gateway;
+use super::state::{Kept, Next};
+use crate::{Close, Closer, Error, Exported, Hook, Message, Publication, Result, Session, Verdict};
+
+/// More events than one action can cause in a plugin that does not answer its own answers for ever.
+const ENDLESS: usize = 10_000;
+
+impl<P: Exported> Gateway<P> {
+    /// One event of a session: call the hook, apply what it asked for, and let happen what follows.
+    fn event<T>(&self, kind: Kind, session: &str, hook: impl FnOnce(&P, Session) -> Result<T>) -> Result<T> {
+        let plugin = self.plugin()?;
+        let (answer, asked) = call::run(&self.state, kind, Some(session), None, |handle, _| {
+            hook(plugin, Session::new(handle))
+        });
+        match answer {
+            Ok(answer) => {
+                self.apply(Some(session), asked);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.failed(kind, &error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn opened(&self, session: &str) -> Result {
+        let done = match P::HOOKS.contains(&Hook::Session) {
+            true => self.event(Kind::Opened, session, |plugin, session| plugin.opened(session)),
+            false => Ok(()),
+        };
+        if let Some(peer) = self.state.borrow_mut().peers.get_mut(session) {
+            peer.settled = true;
+        }
+        if done.is_err() {
+            self.end(
+                session,
+                Close {
+                    code: 1011,
+                    reason: String::new(),
+                    by: Closer::Gateway,
+                },
+            );
+        }
+        self.settle();
+        done
+    }
+
+    pub(super) fn inbound(&self, session: &str, message: Message) -> Result<Verdict> {
+        if self.is_closed(session) {
+            return Err(Error::new("the session is closed"));
+        }
+        let verdict = match P::HOOKS.contains(&Hook::Inbound) {
+            true => self.event(Kind::Inbound, session, |plugin, session| {
+                plugin.inbound(session, message)
+            }),
+            false => Ok(Verdict::Next),
+        };
+        self.settle();
+        verdict
+    }
+
+    pub(super) fn ends(&self, session: &str, close: Close) {
+        self.end(session, close);
+        self.settle();
+    }
+
+    /// Timers and expiries up to this time.
+    pub(super) fn pass(&self, until: u64) {
+        while let Some((at, session, timer)) = self.due(until) {
+            self.state.borrow_mut().now = at;
+            match timer {
+                Some(name) => {
+                    if let Some(peer) = self.state.borrow_mut().peers.get_mut(&session) {
+                        peer.timers.remove(&name);
+                    }
+                    if P::HOOKS.contains(&Hook::Timer) {
+                        // The failure is kept for `Gateway::failures`.
+                        let _ = self.event(Kind::Timer, &session, |plugin, session| plugin.timer(session, &name));
+                    }
+                }
+                None => {
+                    let close = Close {
+                        code: 3000,
+                        reason: "expired".to_owned(),
+                        by: Closer::Gateway,
+                    };
+                    self.end(&session, close);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// What runs out first: when, whose, and which timer or the session itself.
+    fn due(&self, until: u64) -> Option<(u64, String, Option<String>)> {
+        let state = self.state.borrow();
+        let open = state.peers.iter().filter(|(_, peer)| peer.closed.is_none());
+        let due = open.flat_map(|(id, peer)| {
+            let timers = peer
+                .timers
+                .iter()
+                .map(move |(name, at)| (*at, id.clone(), Some(name.clone())));
+            timers.chain(peer.expiry.map(|at| (at, id.clone(), None)))
+        });
+        // A time that is past already is due now: time does not go back.
+        due.min()
+            .filter(|(at, ..)| *at <= until)
+            .map(|(at, id, timer)| (at.max(state.now), id, timer))
+    }
+
+    /// Let happen what follows from the events so far.
+    pub(super) fn settle(&self) {
+        for _ in 0..ENDLESS {
+            let Some(next) = self.state.borrow_mut().next.pop_front() else {
+                return;
+            };
+            match next {
+                Next::End { session, close } => self.end(&session, close),
+                Next::Presence(change) if P::HOOKS.contains(&Hook::Presence) => {
+                    let (answer, asked) = call::run(&self.state, Kind::Presence, None, None, |_, _| {
+                        self.plugin().and_then(|plugin| plugin.presence(change))
+                    });
+                    match answer {
+                        Ok(()) => self.apply(None, asked),
+                        Err(error) => self.failed(Kind::Presence, &error),
+                    }
+                }
+                Next::Presence(_) => {}
+            }
+        }
+        panic!("one action has caused more than {ENDLESS} events; does a hook answer its own doing?");
+    }
+
+    fn end(&self, session: &str, close: Close) {
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(peer) = state.peers.get_mut(session).filter(|peer| peer.closed.is_none()) else {
+                return;
+            };
+            peer.closed = Some(close.clone());
+            peer.timers.clear();
+        }
+        if P::HOOKS.contains(&Hook::Session) {
+            // The failure is kept for `Gateway::failures`.
+            let _ = self.event(Kind::Closed, session, |plugin, session| plugin.closed(session, close));
+        }
+        let mut state = self.state.borrow_mut();
+        let topics = state
+            .peers
+            .get(session)
+            .map(|peer| peer.subscriptions.clone())
+            .unwrap_or_default();
+        topics.iter().for_each(|topic| state.unsubscribe(session, topic));
+    }
+
+    fn is_closed(&self, session: &str) -> bool {
+        self.state
+            .borrow()
+            .peers
+            .get(session)
+            .is_none_or(|peer| peer.closed.is_some())
+    }
+
+    /// The hook of a publication: what goes on, none if it was dropped.
+    pub(super) fn examine(&self, kept: Kept) -> Result<Option<Message>> {
+        if !P::HOOKS.contains(&Hook::Publication) {
+            return Ok(Some(kept.message));
+        }
+        let plugin = self.plugin()?;
+        let (topic, message) = (kept.topic.clone(), kept.message.clone());
+        let (verdict, _) = call::run(&self.state, Kind::Publication, None, Some(kept), |_, publication| {
+            plugin.publication(Publication::new(publication), &topic, message.clone())
+        });
+        match verdict {
+            Ok(Verdict::Next) => Ok(Some(message)),
+            Ok(Verdict::Replace(other)) => Ok(Some(other)),
+            Ok(Verdict::Stop) => Ok(None),
+            Err(error) => {
+                self.failed(Kind::Publication, &error);
+                Err(error)
+            }
+        }
+    }
+}

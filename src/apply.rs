@@ -1,0 +1,205 @@
+//! Applies the effects that reach beyond one session: publications, users, other sessions, presence.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::Retention;
+use crate::hub::{PublishError, Published};
+use crate::message::{Closer, Message, Publication, SessionId, TopicName, unix_now};
+use crate::node::Node;
+use crate::outbox::{Outbox, Request};
+use crate::plugin::{Effect, Effects, Event, Failure, Hook, Publish, Remote, RouteChain};
+use crate::presence::{Member, Watch};
+use crate::wire;
+
+/// An effect that was refused as it was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("publishing on {0} was refused: {1}")]
+    Publish(TopicName, PublishError),
+    #[error("publishing on {0} was refused: {1}")]
+    Hook(TopicName, Failure),
+    #[error("subscribing to {0} was refused: {1}")]
+    Subscribe(TopicName, crate::broker::BrokerError),
+    #[error("the session has more requests waiting than it may")]
+    Busy,
+}
+
+/// Whether the caller can wait for an effect to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    Waits,
+    /// The caller has seen that nothing in its way waits.
+    None,
+}
+
+/// Acts on the node for all routes.
+pub struct Applier {
+    pub node: Arc<Node>,
+    routes: Vec<Arc<RouteChain>>,
+}
+
+impl Applier {
+    /// `routes` in the order of the configuration: the first that claims a topic answers for it.
+    pub fn new(node: Arc<Node>, routes: Vec<Arc<RouteChain>>) -> Self {
+        let routes = routes.into_iter().filter(|route| !route.topics.is_empty()).collect();
+        Self { node, routes }
+    }
+
+    fn claimed_by(&self, topic: &TopicName) -> Option<&Arc<RouteChain>> {
+        self.routes.iter().find(|route| route.topics.iter().any(|pattern| pattern.matches(topic.as_str())))
+    }
+
+    /// Whether publishing may have to wait for a publication hook.
+    pub fn waits(&self) -> bool {
+        self.routes.iter().any(|route| {
+            let chain = route.chain.load();
+            chain.waits() && chain.has(Hook::Publication)
+        })
+    }
+
+    /// Publishes, by way of the publication hooks of the route that claims the topic.
+    pub async fn publish(&self, publish: Publish, patience: Patience) -> Result<Published, Refused> {
+        let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
+        let mut publication =
+            Publication { topic, message, position: None, time: unix_now(), key, metadata, exclude };
+        let chain = self.claimed_by(&publication.topic).map(|route| route.chain.load_full());
+        if let Some(chain) = chain.filter(|chain| chain.has(Hook::Publication)) {
+            let topic = publication.topic.clone();
+            let passed = match patience {
+                // A publication hook that waits was swapped in since the caller looked: the thread waits, this once.
+                Patience::None if chain.waits() => tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(chain.publication(publication))
+                }),
+                _ => chain.publication(publication).await,
+            };
+            match passed {
+                Ok(Some(passed)) => publication = passed,
+                // Dropped by a plugin: that is no refusal.
+                Ok(None) => return Ok(Published::Done(None)),
+                Err(failure) => {
+                    self.node.metrics.publications_refused.inc();
+                    return Err(Refused::Hook(topic, failure));
+                }
+            }
+        }
+        let retention = match history {
+            Some((size, ttl)) => Retention { size, ttl: std::time::Duration::from_millis(ttl) },
+            None => self.node.rules.of(publication.topic.as_str()).retention,
+        };
+        let topic = publication.topic.clone();
+        self.node.hub.publish(publication, retention, idempotency_key.as_deref()).map_err(|error| {
+            self.node.metrics.publications_refused.inc();
+            Refused::Publish(topic, error)
+        })
+    }
+
+    pub fn to_user(&self, user: &str, remote: &Remote) -> Result<(), Refused> {
+        let frame = framed(remote);
+        self.node
+            .registry
+            .sessions_of(user)
+            .iter()
+            .map(|outbox| act_on(outbox, remote, frame.as_ref()))
+            .fold(Ok(()), |all, one| all.and(one))
+    }
+
+    pub fn to_session(&self, session: SessionId, remote: &Remote) -> Result<(), Refused> {
+        match self.node.registry.session(session) {
+            Some(outbox) => act_on(&outbox, remote, framed(remote).as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// The effects of an event that belongs to no session.
+    async fn apply(&self, effects: &mut Effects) -> Result<(), Refused> {
+        for effect in effects.list.drain(..) {
+            match effect {
+                Effect::Publish(publish) => {
+                    if let Published::Congested(_, topic) = self.publish(*publish, Patience::Waits).await? {
+                        topic.room().await;
+                    }
+                }
+                Effect::ToUser(user, remote) => self.to_user(&user, &remote)?,
+                Effect::ToSession(session, remote) => self.to_session(session, &remote)?,
+                // The others need a session, and their host functions have trapped.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A session is seen on a topic.
+    pub fn join(self: &Arc<Self>, topic: &TopicName, member: Member) {
+        let watch = self.node.presence.join(topic, member, self.watches(topic));
+        self.told(topic, watch);
+    }
+
+    /// A session is not seen on a topic any more.
+    pub fn leave(self: &Arc<Self>, topic: &TopicName, session: SessionId) {
+        let watch = self.node.presence.leave(topic, session, self.watches(topic));
+        self.told(topic, watch);
+    }
+
+    fn watches(&self, topic: &TopicName) -> bool {
+        self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
+    }
+
+    fn told(self: &Arc<Self>, topic: &TopicName, watch: Watch) {
+        match watch {
+            Watch::Quiet => {}
+            Watch::Drain => drop(tokio::spawn(self.clone().tell_presence(topic.clone()))),
+            Watch::Dropped => {
+                self.node.metrics.presence_dropped.inc();
+                tracing::warn!(%topic, "a join or leave is not told to presence hooks: too many wait");
+            }
+        }
+    }
+
+    /// Takes a topic's joins and leaves through the presence hooks, in order, until none is left.
+    async fn tell_presence(self: Arc<Self>, topic: TopicName) {
+        while let Some(change) = self.node.presence.next_change(&topic) {
+            let Some(route) = self.claimed_by(&topic) else { continue };
+            let chain = route.chain.load_full();
+            let mut event = Some(Box::<Event>::default());
+            let called = chain.presence(&mut event, topic.as_str(), &change).await;
+            let result = match (called, &mut event) {
+                (Ok(()), Some(event)) => self.apply(&mut event.effects).await.map_err(|error| error.to_string()),
+                (Err(failure), _) => Err(failure.to_string()),
+                (Ok(()), None) => Ok(()),
+            };
+            if let Err(why) = result {
+                self.node.metrics.events_failed.with_label_values(&[&route.route.name, "presence"]).inc();
+                tracing::error!(route = &*route.route.name, %topic, why, "a presence event failed");
+            }
+        }
+    }
+}
+
+/// A message's frame, encoded once for all the sessions that it goes to.
+fn framed(remote: &Remote) -> Option<Bytes> {
+    let Remote::Send(message) = remote else { return None };
+    Some(framed_message(message))
+}
+
+fn framed_message(message: &Message) -> Bytes {
+    let mut frame = Vec::new();
+    wire::message(&mut frame, message.as_ref());
+    frame.into()
+}
+
+fn act_on(outbox: &Arc<Outbox>, remote: &Remote, frame: Option<&Bytes>) -> Result<(), Refused> {
+    let request = match remote {
+        Remote::Send(_) => {
+            if let Some(frame) = frame {
+                outbox.deliver(frame, 1);
+            }
+            return Ok(());
+        }
+        Remote::Subscribe(topic) => Request::Subscribe(topic.clone()),
+        Remote::Unsubscribe(topic) => Request::Unsubscribe(topic.clone()),
+        Remote::Close(close) => Request::Close(close.clone(), Closer::Plugin),
+    };
+    outbox.request(request).map_err(|_| Refused::Busy)
+}

@@ -1,0 +1,267 @@
+//! The embedded broker: history in this process, for one node alone.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Accepted, BrokerError, IDEMPOTENCY_WINDOW, Page, Retention};
+use crate::message::{Position, Publication, TopicName};
+
+const SHARDS: usize = 64;
+/// Topics with history or idempotency keys that a shard holds: a million in all.
+const TOPICS: usize = 1_000_000 / SHARDS;
+/// Idempotency keys that a topic remembers; the oldest is forgotten for a new one.
+const KEYS: usize = 10_000;
+
+/// History of topics, sharded by name.
+pub struct MemoryBroker {
+    shards: Box<[Mutex<HashMap<TopicName, Log>>]>,
+    hasher: RandomState,
+    topics_per_shard: usize,
+}
+
+struct Log {
+    position: Position,
+    entries: VecDeque<Arc<Publication>>,
+    expires: Instant,
+    keys: VecDeque<(Box<str>, Instant)>,
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::with_capacity(TOPICS * SHARDS)
+    }
+}
+
+impl MemoryBroker {
+    /// A broker that holds history of about `topics` topics.
+    pub fn with_capacity(topics: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            topics_per_shard: (topics / SHARDS).max(1),
+        }
+    }
+
+    fn shard(&self, topic: &str) -> &Mutex<HashMap<TopicName, Log>> {
+        &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
+    }
+
+    /// Appends to the topic's history and gives the publication its position.
+    pub fn publish(
+        &self,
+        mut publication: Publication,
+        retention: Retention,
+        idempotency_key: Option<&str>,
+    ) -> Result<Accepted, BrokerError> {
+        // What leaves no trace needs no lock.
+        if retention.size == 0 && idempotency_key.is_none() {
+            return Ok(Accepted::Deliver(Arc::new(publication)));
+        }
+        let now = Instant::now();
+        let mut shard = self.shard(publication.topic.as_str()).lock();
+        if shard.len() >= self.topics_per_shard && !shard.contains_key(&publication.topic) {
+            shard.retain(|_, log| !log.is_spent(now));
+            if shard.len() >= self.topics_per_shard {
+                return Err(BrokerError::Full);
+            }
+        }
+        let log = shard.entry(publication.topic.clone()).or_insert_with(|| Log::new(now));
+        if let Some(key) = idempotency_key {
+            if !log.admit(key, now) {
+                return Ok(Accepted::Duplicate);
+            }
+        }
+        if retention.size == 0 {
+            return Ok(Accepted::Deliver(Arc::new(publication)));
+        }
+        log.expire(now);
+        log.position.offset += 1;
+        publication.position = Some(log.position);
+        let publication = Arc::new(publication);
+        log.entries.push_back(publication.clone());
+        while log.entries.len() > retention.size as usize {
+            log.entries.pop_front();
+        }
+        log.expires = now + retention.ttl;
+        Ok(Accepted::Deliver(publication))
+    }
+
+    /// The first `limit` publications after `since`, or the last `limit` of all.
+    pub fn history(&self, topic: &TopicName, since: Option<Position>, limit: usize) -> Result<Page, BrokerError> {
+        let now = Instant::now();
+        let mut shard = self.shard(topic.as_str()).lock();
+        // To look at a topic gives it an epoch, so that what is published next can be recovered from here.
+        if shard.len() >= self.topics_per_shard && !shard.contains_key(topic) {
+            shard.retain(|_, log| !log.is_spent(now));
+            if shard.len() >= self.topics_per_shard {
+                return Err(BrokerError::Full);
+            }
+        }
+        let log = shard.entry(topic.clone()).or_insert_with(|| Log::new(now));
+        log.expire(now);
+        // The position is what the topic is known by: whoever has just read it must find it again.
+        log.expires = log.expires.max(now + IDEMPOTENCY_WINDOW);
+        let first = log.position.offset + 1 - log.entries.len() as u64;
+        let (complete, skip) = match since {
+            None => (true, log.entries.len().saturating_sub(limit)),
+            Some(since) if since.epoch != log.position.epoch || since.offset > log.position.offset => (false, 0),
+            Some(since) if since.offset + 1 < first => (false, 0),
+            Some(since) => (true, (since.offset + 1 - first) as usize),
+        };
+        let publications = log.entries.iter().skip(skip).take(limit).cloned().collect();
+        Ok(Page { publications, position: log.position, complete })
+    }
+
+    /// Forgets what has outlived its time. Called now and then.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.retain(|_, log| {
+                log.expire(now);
+                !log.is_spent(now)
+            });
+            if shard.capacity() > 4 * shard.len() + 64 {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Topics that something is kept of.
+    pub fn topics(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+impl Log {
+    fn new(now: Instant) -> Self {
+        let epoch = getrandom::u64().unwrap_or_else(|_| crate::message::unix_now());
+        Self {
+            position: Position { epoch, offset: 0 },
+            entries: VecDeque::new(),
+            expires: now,
+            keys: VecDeque::new(),
+        }
+    }
+
+    /// False: the key was used within the window.
+    fn admit(&mut self, key: &str, now: Instant) -> bool {
+        while self.keys.front().is_some_and(|(_, until)| *until <= now) || self.keys.len() >= KEYS {
+            self.keys.pop_front();
+        }
+        if self.keys.iter().any(|(known, _)| **known == *key) {
+            return false;
+        }
+        self.keys.push_back((key.into(), now + IDEMPOTENCY_WINDOW));
+        true
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.expires <= now {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    fn is_spent(&self, now: Instant) -> bool {
+        self.expires <= now && self.keys.back().is_none_or(|(_, until)| *until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::{Message, MessageRef};
+
+    const KEEP: Retention = Retention { size: 3, ttl: Duration::from_secs(60) };
+
+    fn publication(topic: &str, text: &str) -> Publication {
+        Publication {
+            topic: TopicName::parse(topic).unwrap(),
+            message: MessageRef::Text(text).to_owned(),
+            position: None,
+            time: 0,
+            key: None,
+            metadata: Vec::new(),
+            exclude: None,
+        }
+    }
+
+    fn offset(accepted: Accepted) -> u64 {
+        let Accepted::Deliver(publication) = accepted else { panic!("a duplicate") };
+        publication.position.map_or(0, |position| position.offset)
+    }
+
+    fn texts(page: &Page) -> Vec<String> {
+        let text = |publication: &Arc<Publication>| match &publication.message {
+            Message::Text(text) => text.as_str().to_owned(),
+            Message::Binary(_) => panic!("text went in"),
+        };
+        page.publications.iter().map(text).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn history_keeps_its_size_and_its_time() {
+        let broker = MemoryBroker::default();
+        let topic = TopicName::parse("t").unwrap();
+        for (n, text) in (1..).zip(["a", "b", "c", "d"]) {
+            assert_eq!(offset(broker.publish(publication("t", text), KEEP, None).unwrap()), n);
+        }
+        let page = broker.history(&topic, None, 10).unwrap();
+        assert_eq!(texts(&page), ["b", "c", "d"]);
+        assert_eq!((page.position.offset, page.complete), (4, true));
+        assert_eq!(texts(&broker.history(&topic, None, 1).unwrap()), ["d"]);
+
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let page = broker.history(&topic, None, 10).unwrap();
+        assert!(page.publications.is_empty());
+        assert_eq!(page.position.offset, 4, "the epoch goes on while somebody looks");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        broker.sweep();
+        assert_eq!(broker.topics(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recovery_knows_what_it_has_lost() {
+        let broker = MemoryBroker::default();
+        let topic = TopicName::parse("t").unwrap();
+        for text in ["a", "b", "c", "d", "e"] {
+            broker.publish(publication("t", text), KEEP, None).unwrap();
+        }
+        let epoch = broker.history(&topic, None, 0).unwrap().position.epoch;
+        let since = |epoch, offset| broker.history(&topic, Some(Position { epoch, offset }), 10).unwrap();
+        assert_eq!((texts(&since(epoch, 3)), since(epoch, 3).complete), (vec!["d".into(), "e".into()], true));
+        assert_eq!((texts(&since(epoch, 2)).len(), since(epoch, 2).complete), (3, true));
+        assert_eq!((texts(&since(epoch, 5)).len(), since(epoch, 5).complete), (0, true));
+        assert!(!since(epoch, 1).complete, "b is gone");
+        assert!(!since(epoch + 1, 4).complete, "another epoch");
+        assert!(!since(epoch, 9).complete, "from the future");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idempotency_key_counts_once_within_its_window() {
+        let broker = MemoryBroker::default();
+        let publish = |key| broker.publish(publication("t", "x"), KEEP, Some(key)).unwrap();
+        assert_eq!(offset(publish("k")), 1);
+        assert!(matches!(publish("k"), Accepted::Duplicate));
+        assert_eq!(offset(publish("other")), 2);
+        tokio::time::advance(IDEMPOTENCY_WINDOW).await;
+        broker.sweep();
+        assert!(offset(publish("k")) > 0);
+    }
+
+    #[test]
+    fn a_full_broker_refuses_new_topics_and_keeps_the_old() {
+        let broker = MemoryBroker::with_capacity(SHARDS);
+        let accepted = (0..1000)
+            .filter(|n| broker.publish(publication(&format!("t{n}"), "x"), KEEP, None).is_ok())
+            .collect::<Vec<_>>();
+        assert!(accepted.len() <= SHARDS && !accepted.is_empty());
+        assert!(broker.publish(publication(&format!("t{}", accepted[0]), "y"), KEEP, None).is_ok());
+    }
+}

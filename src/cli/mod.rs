@@ -1,0 +1,119 @@
+//! The command line: what can be asked of `tidegate`, and its exit codes.
+
+mod check;
+mod run;
+mod token;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigError};
+
+/// Bad usage or a bad configuration (`EX_USAGE` of BSD's sysexits.h).
+const USAGE: u8 = 64;
+/// Anything else that went wrong.
+const FAILURE: u8 = 1;
+
+/// A realtime gateway that is programmed in WebAssembly.
+///
+/// Plugins decide who may come in, what a message becomes and where it goes; the gateway keeps the sockets, the topics
+/// and the queues, and replaces plugins while clients stay connected.
+#[derive(Parser)]
+#[command(name = "tidegate", version, after_help = "Exit codes: 0 ended well, 64 bad usage or configuration, 1 anything else.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or ctrl-c, then drain
+    Run(run::Run),
+    /// Read the configuration and load every plugin, without serving
+    Check(check::Check),
+    /// Print a development token for the jwt-auth plugin of a configuration
+    Token(token::Token),
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "tidegate.toml")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct Addresses {
+    /// Where clients connect, instead of the configuration's `listen`
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where the admin pages are, instead of the configuration's `admin`
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Nowhere to say it is no reason to fail.
+            let _ = error.print();
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    let result = match cli.command {
+        Command::Run(run) => run.run(),
+        Command::Check(check) => check.run(),
+        Command::Token(token) => token.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            let usage = error.is::<ConfigError>() || error.is::<Unusable>();
+            ExitCode::from(if usage { USAGE } else { FAILURE })
+        }
+    }
+}
+
+/// What the configuration asks for cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unusable(String);
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.config)
+    }
+}
+
+/// Log lines on stderr. `RUST_LOG` chooses what is logged, `info` unless it is set.
+fn start_log(format: LogFormat) {
+    use std::io::IsTerminal;
+
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where a log is started already (in tests), it stays as it is.
+    let _ = match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

@@ -1,0 +1,326 @@
+//! The configuration file: what it may say, and what it says where it is silent.
+
+mod load;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+pub use load::{ConfigError, plugin_file};
+pub use units::{Size, Span};
+
+/// A gateway's configuration, `tidegate.toml`. Paths are relative to the file.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where `/live`, `/ready`, `/metrics` and `/plugins` are served. Not for the public.
+    pub admin: SocketAddr,
+    /// The plugins, `NAME.wasm`; watched while the gateway runs.
+    pub plugin_directory: PathBuf,
+    /// Compiled plugins. Only the gateway may be able to write here: what lies in it is run as it is.
+    pub cache_directory: PathBuf,
+    /// TCP connections at a time, handshakes included. More wait in the kernel's queue until one ends.
+    pub max_connections: usize,
+    /// From the accepted connection to the end of the request's headers.
+    pub handshake_timeout: Span,
+    /// How long sessions may take to leave after SIGTERM.
+    pub drain_timeout: Span,
+    /// What all values of all plugins in the embedded key-value store may take together.
+    pub kv_memory: Size,
+    /// What topics keep. The first pattern that matches a topic's name decides.
+    #[serde(rename = "topic")]
+    #[cfg_attr(test, schemars(with = "Vec<TopicConfig>"))]
+    pub topics: Vec<TopicConfig>,
+    /// Where clients can go.
+    #[serde(rename = "route")]
+    #[cfg_attr(test, schemars(with = "Vec<RouteConfig>"))]
+    pub routes: Vec<RouteConfig>,
+    /// Static files. Routes come first.
+    pub files: Vec<FilesConfig>,
+    /// Settings of plugins, by name.
+    #[serde(rename = "plugin")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, PluginConfig>"))]
+    pub plugins: BTreeMap<String, PluginConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            plugin_directory: "plugins".into(),
+            cache_directory: ".tidegate-cache".into(),
+            max_connections: 16_384,
+            handshake_timeout: seconds(10),
+            drain_timeout: seconds(10),
+            kv_memory: Size(64 << 20),
+            topics: Vec::new(),
+            routes: Vec::new(),
+            files: Vec::new(),
+            plugins: BTreeMap::new(),
+        }
+    }
+}
+
+/// What the topics of a pattern keep.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TopicConfig {
+    /// A name, in which `*` stands for any run of characters.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub pattern: Spanned<String>,
+    /// The last publications, for whoever comes later. Absent: none.
+    #[serde(default)]
+    pub history: Option<HistoryConfig>,
+    /// Whether sessions can be seen on these topics.
+    #[serde(default)]
+    pub presence: bool,
+}
+
+/// How much of a topic is kept, and for how long.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// Publications, at most.
+    pub size: u32,
+    /// Since the topic's last publication.
+    pub ttl: Span,
+}
+
+/// A path, and what happens there.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// What plugins, logs and metrics call it.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub name: Spanned<String>,
+    /// The path of a request: `/chat/{room}`. `{name}` is one segment, `{*name}` all that remain.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub path: Spanned<String>,
+    /// The chain: which plugins see the route's events, in this order.
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub plugins: Vec<Spanned<String>>,
+    /// Where browsers may come from, as in the Origin header. Absent: only the host that they ask. `["*"]`: anywhere.
+    #[serde(default)]
+    pub origins: Option<Vec<String>>,
+    /// Topic patterns that this route answers for: the hooks `publication` and `presence` of its chain run for them.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub topics: Vec<Spanned<String>>,
+    /// Request headers that plugins can read after `opened`; the others are forgotten then.
+    #[serde(default)]
+    pub keep_headers: Vec<String>,
+    /// Subprotocols that are selected without a plugin, by the client's preference.
+    #[serde(default)]
+    pub subprotocols: Vec<String>,
+    /// How clients may connect.
+    #[serde(default = "websocket_only")]
+    pub transports: Vec<Transport>,
+    /// What happens to a client whose outbox is full.
+    #[serde(default)]
+    pub slow_consumer: Overflow,
+    /// What happens when an effect is refused as it is applied and the plugin said nothing about that case.
+    #[serde(default)]
+    pub refused_effect: RefusedEffect,
+    /// What happens when a plugin fails in a client's message or timer: nothing of it is applied in either case.
+    #[serde(default)]
+    pub failed_event: FailedEvent,
+    /// How silent clients are found out.
+    #[serde(default)]
+    pub heartbeat: HeartbeatConfig,
+    /// What a client, and all of them, may use.
+    #[serde(default)]
+    pub limits: RouteLimits,
+}
+
+/// A way for a client to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    Websocket,
+}
+
+fn websocket_only() -> Vec<Transport> {
+    vec![Transport::Websocket]
+}
+
+/// What happens to a client whose outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// Close the session with 1013: the client comes back and recovers what it missed.
+    #[default]
+    Disconnect,
+    /// Forget the longest waiting messages.
+    DropOldest,
+    /// Forget the message that does not fit.
+    DropNewest,
+}
+
+/// What follows a refused effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedEffect {
+    /// Close the session with 1013: what the client believes about its message would be wrong.
+    #[default]
+    Close,
+    /// Only log it.
+    Ignore,
+}
+
+/// What follows a failed event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum FailedEvent {
+    /// Go on with the next: only this one is lost, and the log says so.
+    #[default]
+    Ignore,
+    /// Close the session with 1011, so that the client knows.
+    Close,
+}
+
+/// How silent clients are found out.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct HeartbeatConfig {
+    /// A client that was silent for so long is pinged.
+    pub interval: Span,
+    /// A client that stays silent for so long after the ping is closed.
+    pub timeout: Span,
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self { interval: seconds(25), timeout: seconds(10) }
+    }
+}
+
+/// What a route's clients may use.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteLimits {
+    /// A client's message, all fragments together. A larger one closes with 1009.
+    pub message: Size,
+    /// Messages a second of one client, after the burst. Absent: any number. More closes with 1008.
+    pub rate: Option<u32>,
+    /// Messages at once before the rate counts. Absent: as many as the rate.
+    pub burst: Option<u32>,
+    /// Sessions of the route on this node. More are answered 503.
+    pub sessions: usize,
+    /// What may wait for one client, in bytes.
+    pub outbox: Size,
+    /// Topics that one session may be subscribed to.
+    pub topics: usize,
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        Self { message: Size(64 << 10), rate: None, burst: None, sessions: 10_000, outbox: Size(1 << 20), topics: 64 }
+    }
+}
+
+/// A directory of static files.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FilesConfig {
+    /// The path that the files are under, `/` for all.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub path: Spanned<String>,
+    /// Where they lie.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub directory: Spanned<PathBuf>,
+}
+
+/// A plugin's settings. None of them is needed: without a table a plugin has the default limits and no grants.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginConfig {
+    /// The file in the plugin directory, if it is not `NAME.wasm`: one file can serve under several names.
+    pub file: Option<PathBuf>,
+    /// What its calls may use.
+    pub limits: PluginLimits,
+    /// What it may do beyond the session that it is called for.
+    pub grants: Grants,
+    /// Its own settings, in its own words. A table that is exactly `{ env = "NAME" }` or `{ file = "PATH" }` becomes the
+    /// text of that variable or file.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
+    pub config: toml::Table,
+}
+
+/// What a plugin's calls may use.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginLimits {
+    /// Linear memory of one instance.
+    pub memory: Size,
+    /// CPU time of one call; waiting does not count. Measured in ticks of some milliseconds.
+    pub cpu: Span,
+    /// From the begin to the end of a call that waits for something.
+    pub wall: Span,
+    /// Effects of one call.
+    pub effects: usize,
+    /// Bytes in the effects of one call.
+    pub output: Size,
+    /// Calls of host functions in one call.
+    pub host_calls: u32,
+    /// Instances at a time. A call that finds none free waits, or fails where it cannot wait.
+    pub instances: usize,
+    /// The plugin's file.
+    pub file: Size,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory: Size(32 << 20),
+            cpu: Span(Duration::from_millis(50)),
+            wall: seconds(5),
+            effects: 1_000,
+            output: Size(4 << 20),
+            host_calls: 10_000,
+            instances: 64,
+            file: Size(64 << 20),
+        }
+    }
+}
+
+/// What a plugin may do beyond the session that it is called for. Nothing by default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Patterns of topics that it may publish on.
+    pub publish: Vec<String>,
+    /// Patterns of topics that it may subscribe sessions to, and read the history and presence of.
+    pub subscribe: Vec<String>,
+    /// Whether it may send to users and disconnect them.
+    pub users: bool,
+    /// Whether it may send to other sessions and disconnect them.
+    pub sessions: bool,
+    /// Prefixes of the keys that it may use in the key-value store.
+    pub kv: Vec<String>,
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}

@@ -1,0 +1,101 @@
+//! Leaving without losing anything: who is still here, and whether the doors are closed.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+/// Shared by everything that must end before the gateway does.
+#[derive(Clone)]
+pub struct Drain(Arc<Inner>);
+
+struct Inner {
+    draining: watch::Sender<bool>,
+    guests: watch::Sender<usize>,
+}
+
+/// Something that the drain waits for, until it is dropped.
+pub struct Guest(Arc<Inner>);
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self(Arc::new(Inner { draining: watch::Sender::new(false), guests: watch::Sender::new(0) }))
+    }
+}
+
+impl Drain {
+    /// None: the doors are closed.
+    pub fn enter(&self) -> Option<Guest> {
+        if self.is_draining() {
+            return None;
+        }
+        self.0.guests.send_modify(|guests| *guests += 1);
+        Some(Guest(self.0.clone()))
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.0.draining.borrow()
+    }
+
+    /// Closes the doors.
+    pub fn begin(&self) {
+        self.0.draining.send_replace(true);
+    }
+
+    /// Waits until the doors are closed.
+    pub async fn begun(&self) {
+        let _ = self.0.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// Waits until every guest has left.
+    pub async fn empty(&self) {
+        let _ = self.0.guests.subscribe().wait_for(|guests| *guests == 0).await;
+    }
+
+    pub fn guests(&self) -> usize {
+        *self.0.guests.borrow()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.guests.send_modify(|guests| *guests -= 1);
+    }
+}
+
+/// Says yes at the first SIGTERM or ctrl-c and again at each that follows.
+pub fn signals() -> std::io::Result<mpsc::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (tell, told) = mpsc::channel(4);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signal = signal(kind)?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                // Somebody who presses ctrl-c more often than can be counted is understood.
+                let _ = tell.try_send(());
+            }
+        });
+    }
+    Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_drain_waits_for_those_who_are_in_and_lets_nobody_else_in() {
+        let drain = Drain::default();
+        let guest = drain.enter().unwrap();
+        drain.begin();
+        drain.begun().await;
+        assert!(drain.enter().is_none());
+        assert_eq!(drain.guests(), 1);
+        let empty = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.empty().await }
+        });
+        drop(guest);
+        empty.await.unwrap();
+    }
+}

@@ -1,0 +1,227 @@
+//! HTTP requests: match the route, ask `authenticate`, choose the transport, answer.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::apply::Applier;
+use crate::drain::Drain;
+use crate::files::Files;
+use crate::plugin::{Decision, Effects, Event, Failure, RouteChain};
+use crate::reply::{Body, Refusal, empty, internal, unavailable};
+use crate::session::{self, Begin};
+use crate::state::{Handshake, SessionState, decode_segment};
+use crate::transport::websocket;
+
+/// Answers the requests of clients.
+pub struct Http {
+    router: matchit::Router<Arc<RouteChain>>,
+    files: Files,
+    applier: Arc<Applier>,
+    drain: Drain,
+}
+
+impl From<websocket::Refused> for Refusal {
+    fn from(refused: websocket::Refused) -> Self {
+        let mut headers = Vec::new();
+        if refused.status == StatusCode::UPGRADE_REQUIRED {
+            headers.push((header::UPGRADE, HeaderValue::from_static("websocket")));
+            headers.push((header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
+        }
+        Self { status: refused.status, why: refused.why.to_owned(), headers }
+    }
+}
+
+impl Http {
+    /// `routes` with their patterns.
+    pub fn new(
+        routes: Vec<(String, Arc<RouteChain>)>,
+        files: Files,
+        applier: Arc<Applier>,
+        drain: Drain,
+    ) -> anyhow::Result<Self> {
+        let mut router = matchit::Router::new();
+        for (pattern, route) in routes {
+            router.insert(pattern, route)?;
+        }
+        Ok(Self { router, files, applier, drain })
+    }
+
+    /// Answers one request; an upgraded connection becomes a session of its own task.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Infallible> {
+        let (route, response) = match self.router.at(request.uri().path()) {
+            Ok(found) => {
+                let route = found.value.clone();
+                let parameters = found.params.iter().map(|(name, value)| (name.into(), decode_segment(value))).collect();
+                let name = route.route.name.clone();
+                (name, self.upgrade(request, peer, route, parameters).await)
+            }
+            Err(_) => ("-".into(), self.files.answer(request).await),
+        };
+        let response = response.unwrap_or_else(Refusal::answer);
+        let status = response.status();
+        self.applier.node.metrics.handshakes.with_label_values(&[&*route, status.as_str()]).inc();
+        Ok(response)
+    }
+
+    async fn upgrade(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: IpAddr,
+        route: Arc<RouteChain>,
+        parameters: Vec<(Box<str>, Box<str>)>,
+    ) -> Result<Response<Body>, Refusal> {
+        let checked = websocket::check(&request, route.route.origins.as_deref());
+        if let Err(refused) = checked.as_ref() {
+            if refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET {
+                return Err((*refused).into());
+            }
+        }
+        let Some(guest) = self.drain.enter() else { return Err(unavailable("the gateway is shutting down")) };
+        let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (state, mut effects) = self.authenticate(&request, peer, &route, parameters).await?;
+        // Browsers do not tell a page why a handshake failed. A plain GET does: it is refused as the handshake would be,
+        // or told that an upgrade is all that is missing.
+        let key = checked?;
+        let mut response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(&key));
+        if let Some(subprotocol) = &state.subprotocol {
+            response = response.header(header::SEC_WEBSOCKET_PROTOCOL, &**subprotocol);
+        }
+        for (name, value) in effects.response.headers.drain(..) {
+            response = response.header(&*name, &*value);
+        }
+        let response = response.body(empty()).map_err(|_| internal())?;
+        let applier = self.applier.clone();
+        tokio::spawn(async move {
+            match upgraded(upgrade).await {
+                // A task of its own, and a small one: this one holds what is left of the HTTP connection.
+                Some((stream, read)) => {
+                    place.keep();
+                    let begin = Begin { stream, read, state, effects, route, applier };
+                    tokio::spawn(async move {
+                        session::serve(begin).await;
+                        drop(guest);
+                    });
+                }
+                None => tracing::debug!("the client has gone before its handshake was answered"),
+            }
+        });
+        Ok(response)
+    }
+
+    /// Who comes in as what, or the answer that refuses.
+    async fn authenticate(
+        &self,
+        request: &Request<Incoming>,
+        peer: IpAddr,
+        route: &Arc<RouteChain>,
+        parameters: Vec<(Box<str>, Box<str>)>,
+    ) -> Result<(Box<SessionState>, Effects), Refusal> {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
+        let offered = handshake.subprotocols();
+        let state = SessionState {
+            id: self.applier.node.registry.new_id(),
+            route: route.route.clone(),
+            transport: "websocket",
+            user: None,
+            subprotocol: None,
+            attributes: Vec::new(),
+            handshake,
+            subscriptions: Vec::new(),
+            timers: Vec::new(),
+            expiry: None,
+        };
+        let mut event = Some(Box::new(Event::of(Box::new(state))));
+        let chain = route.chain.load_full();
+        let decided = chain.authenticate(&mut event).await;
+        let mut event = event.ok_or_else(internal)?;
+        let mut effects = std::mem::take(&mut event.effects);
+        match decided {
+            Ok(Decision::Admit(user)) => {
+                let mut state = event.session.take().ok_or_else(internal)?;
+                state.user = user;
+                let selected = effects.response.subprotocol.take();
+                state.subprotocol = selected.or_else(|| {
+                    let known = offered.iter().find(|name| route.route.subprotocols.contains(name));
+                    known.map(|name| name.as_str().into())
+                });
+                // Reads of `opened` must find the attributes and the expiry; the rest is applied when there is a session.
+                Ok((state, effects))
+            }
+            Ok(Decision::Refuse(status)) => Err(refusal_of(status, &mut effects)),
+            Err(failure) => Err(self.authenticate_failed(route, &failure)),
+        }
+    }
+
+    fn authenticate_failed(&self, route: &RouteChain, failure: &Failure) -> Refusal {
+        let name = &*route.route.name;
+        self.applier.node.metrics.events_failed.with_label_values(&[name, "authenticate"]).inc();
+        tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
+            "authenticate failed: the client is refused");
+        unavailable("who you are cannot be checked now")
+    }
+}
+
+/// A place among a route's sessions, given back unless a session keeps it.
+struct Place(Option<Arc<RouteChain>>);
+
+impl Place {
+    fn take(route: &Arc<RouteChain>) -> Option<Self> {
+        route.route.enter().then(|| Self(Some(route.clone())))
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(route) = &self.0 {
+            route.route.leave();
+        }
+    }
+}
+
+/// The plain socket below the HTTP connection, and what was read from it already.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+}
+
+/// Values that are not text are given to plugins with replacement characters.
+fn headers(headers: &HeaderMap) -> Vec<(Box<str>, Box<str>)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
+    headers.iter().map(|(name, value)| (name.as_str().into(), text(value))).collect()
+}
+
+fn refusal_of(status: u16, effects: &mut Effects) -> Refusal {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+    let mut headers: Vec<_> = effects
+        .response
+        .headers
+        .drain(..)
+        .filter_map(|(name, value)| Some((HeaderName::try_from(&*name).ok()?, HeaderValue::try_from(&*value).ok()?)))
+        .collect();
+    let why = match effects.response.body.take() {
+        Some((content_type, body)) => {
+            headers.extend(HeaderValue::try_from(&*content_type).map(|value| (header::CONTENT_TYPE, value)));
+            String::from_utf8_lossy(&body).into_owned()
+        }
+        None => status.canonical_reason().unwrap_or("refused").to_owned(),
+    };
+    Refusal { status, why, headers }
+}

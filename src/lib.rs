@@ -1,0 +1,205 @@
+//! Tidegate: a realtime gateway that is programmed in WebAssembly.
+//!
+//! This file puts the parts together: a `Config` becomes a `Gateway`, which runs until it is told to drain. What stands
+//! above what is in ARCHITECTURE.md.
+
+mod admin;
+mod apply;
+mod broker;
+pub mod cli;
+pub mod config;
+mod drain;
+mod files;
+mod heartbeat;
+mod http;
+mod hub;
+mod kv;
+mod listener;
+mod message;
+mod metrics;
+mod node;
+mod outbox;
+mod plugin;
+mod presence;
+mod rate;
+#[cfg(test)]
+mod reference;
+mod registry;
+mod reply;
+mod route;
+mod server;
+mod session;
+mod state;
+mod transport;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::admin::Admin;
+use crate::apply::Applier;
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::files::Files;
+use crate::http::Http;
+use crate::hub::Hub;
+use crate::listener::Listener;
+use crate::message::{Close, Closer};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::outbox::Request;
+use crate::plugin::{Catalog, Watch};
+use crate::route::TopicRules;
+
+pub use crate::drain::signals;
+pub use crate::plugin::Status;
+
+/// How often what has outlived its time is forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Connections on the admin address.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// A gateway, ready to serve.
+pub struct Gateway {
+    config: Config,
+    public: Listener,
+    admin: Listener,
+    node: Arc<Node>,
+    catalog: Arc<Catalog>,
+    http: Arc<Http>,
+    drain: Drain,
+}
+
+/// Loads every plugin that the configuration names, and says what they are.
+pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
+    let (config, _, catalog) = prepare(config).await?;
+    Ok((config, catalog.status()))
+}
+
+async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>)> {
+    let metrics = Arc::new(Metrics::new());
+    let node = Arc::new(Node {
+        hub: Arc::new(Hub::new(broker::MemoryBroker::default(), metrics.clone())),
+        presence: presence::Presence::default(),
+        kv: kv::Kv::new(config.kv_memory.0),
+        registry: registry::Registry::new(getrandom::u64().context("no randomness for the node's id")?),
+        rules: TopicRules::new(&config.topics),
+        metrics,
+    });
+    let runtime = tokio::runtime::Handle::current();
+    // Compiling takes a while, and may wait for a plugin's `init`.
+    let load = move || {
+        let memory = config.plugins.values().map(|plugin| plugin.limits.memory.0);
+        let memory = memory.fold(config::PluginLimits::default().memory.0, usize::max);
+        let engine = plugin::engine(memory)?;
+        let catalog = Catalog::load(&config, engine, node.clone(), runtime)?;
+        Ok::<_, anyhow::Error>((config, node, Arc::new(catalog)))
+    };
+    tokio::task::spawn_blocking(load).await.context("loading the plugins was broken off")?
+}
+
+impl Gateway {
+    /// Loads the plugins and binds the addresses.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let (config, node, catalog) = prepare(config).await?;
+        let metrics = node.metrics.clone();
+        let public = Listener::bind(config.listen, config.max_connections, metrics.clone())
+            .with_context(|| in_use("listen", config.listen))?;
+        let admin = Listener::bind(config.admin, ADMIN_CONNECTIONS, metrics)
+            .with_context(|| in_use("admin", config.admin))?;
+        let routes: Vec<_> = catalog.routes().cloned().collect();
+        let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
+        let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());
+        let drain = Drain::default();
+        let http =
+            Http::new(patterns.zip(routes).collect(), Files::new(&config.files), applier, drain.clone())?;
+        Ok(Self { config, public, admin, node, catalog, http: Arc::new(http), drain })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.public.address()
+    }
+
+    /// Where the admin pages are.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Serves until `stop` is over, then drains. A second message on `stop` ends the drain at once.
+    pub async fn run(self, mut stop: tokio::sync::mpsc::Receiver<()>) -> anyhow::Result<()> {
+        let Self { config, public, admin, node, catalog, http, drain } = self;
+        let watch = Watch::start(catalog.clone())?;
+        let timeout = config.handshake_timeout.0;
+        let pages = Arc::new(Admin { node: node.clone(), catalog, drain: drain.clone() });
+        // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
+        let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
+            let pages = pages.clone();
+            async move {
+                let never = Drain::default();
+                server::serve(stream, timeout, &never, |request| pages.clone().answer(request)).await;
+                drop(permit);
+            }
+        }));
+        let swept = node.clone();
+        let sweeper = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SWEEP);
+            loop {
+                ticks.tick().await;
+                swept.hub.sweep();
+                swept.kv.sweep();
+            }
+        });
+        let doors = drain.clone();
+        let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
+            let (http, drain) = (http.clone(), doors.clone());
+            async move {
+                let answer = |request| http.clone().answer(request, peer.ip());
+                server::serve(stream, timeout, &drain, answer).await;
+                drop(permit);
+            }
+        }));
+        stop.recv().await;
+        let sessions = node.registry.len();
+        tracing::info!(sessions, seconds = config.drain_timeout.0.as_secs_f64(), "draining: no new sessions");
+        drain.begin();
+        public.await.context("the listener has failed")?;
+        let drained = tokio::select! {
+            () = leave(&node, &drain, config.drain_timeout.0) => true,
+            () = tokio::time::sleep(config.drain_timeout.0) => false,
+            _ = stop.recv() => false,
+        };
+        match drained {
+            true => tracing::info!("drained: every session has ended"),
+            false => tracing::warn!(sessions = drain.guests(), "not drained: the sessions that are left are broken off"),
+        }
+        sweeper.abort();
+        admin.abort();
+        // Its thread may be in the middle of a compilation.
+        tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
+    }
+}
+
+/// Publications first, then goodbyes, spread over half of the time so that the clients do not all come back at once.
+async fn leave(node: &Node, drain: &Drain, time: Duration) {
+    node.hub.flushed().await;
+    let sessions = node.registry.all();
+    let pause = (time / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
+    let close = Close::new(Close::RESTART, "the gateway is restarting: connect again");
+    let mut next = tokio::time::Instant::now();
+    for outbox in sessions {
+        // A close is always taken.
+        let _ = outbox.request(Request::Close(close.clone(), Closer::Gateway));
+        next += pause;
+        tokio::time::sleep_until(next).await;
+    }
+    drain.empty().await;
+    node.hub.flushed().await;
+}
+
+fn in_use(what: &str, address: SocketAddr) -> String {
+    format!("the address {address} (`{what}`) cannot be had: is another gateway running? Choose another with --{what}")
+}

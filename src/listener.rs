@@ -1,0 +1,99 @@
+//! Bind, take a permit, accept, hand the stream on: the listener knows nothing of what is served.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+
+/// The kernel's queue of connections that nobody has accepted yet.
+const BACKLOG: u32 = 4096;
+/// How long accepting pauses when the process has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound address.
+pub struct Listener {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// A place among the connections, for as long as it is held.
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+impl Listener {
+    /// `connections`: at a time, at most.
+    pub fn bind(address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // So that a restart need not wait for the connections of the one before to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { listener: socket.listen(BACKLOG)?, permits, metrics })
+    }
+
+    /// The address, with the port that the system chose where 0 was asked for.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Hands on what is accepted, until the drain begins.
+    pub async fn serve<F>(self, drain: Drain, serve: impl Fn(TcpStream, SocketAddr, Permit) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let begun = drain.begun();
+        let mut begun = std::pin::pin!(begun);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut begun => return,
+                accepted = self.accept() => accepted,
+            };
+            let Some((stream, peer, permit)) = accepted else { continue };
+            tokio::spawn(serve(stream, peer, permit));
+        }
+    }
+
+    /// The permit comes first: what cannot be served stays in the kernel's queue.
+    async fn accept(&self) -> Option<(TcpStream, SocketAddr, Permit)> {
+        let permit = match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.metrics.accept_pauses.inc();
+                self.permits.clone().acquire_owned().await.ok()?
+            }
+        };
+        match self.listener.accept().await {
+            Ok((stream, peer)) => {
+                // A small message must not wait for the acknowledgement of the one before (Nagle's algorithm).
+                let _ = stream.set_nodelay(true);
+                self.metrics.connections.inc();
+                Some((stream, peer, Permit { _permit: permit, metrics: self.metrics.clone() }))
+            }
+            Err(error) => {
+                // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                    self.metrics.accept_pauses.inc();
+                    tracing::warn!(%error, "a connection cannot be accepted: pausing");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the gateway counts, for Prometheus. The reference in docs/reference/metrics.md is written from this file.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Bounds of the plugin call histogram, in seconds: from a small guest's call to a full CPU budget.
+const CALL_BUCKETS: &[f64] = &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+/// One call in so many is timed: a look at the clock on each would cost a tenth of a small call.
+pub const CALL_SAMPLE: u32 = 64;
+
+/// Every metric of a node.
+pub struct Metrics {
+    registry: Registry,
+    described: Vec<(String, String, String, String)>,
+    pub connections: IntGauge,
+    pub accept_pauses: IntCounter,
+    pub handshakes: IntCounterVec,
+    pub sessions: IntGaugeVec,
+    pub closes: IntCounterVec,
+    pub received: IntCounterVec,
+    pub received_bytes: IntCounterVec,
+    pub sent: IntCounterVec,
+    pub topics: IntGauge,
+    pub subscriptions: IntGauge,
+    pub publications: IntCounter,
+    pub publications_refused: IntCounter,
+    pub deliveries: IntCounter,
+    pub dropped: IntCounter,
+    pub presence_dropped: IntCounter,
+    pub heartbeat_timeouts: IntCounter,
+    pub events_failed: IntCounterVec,
+    pub effects_refused: IntCounter,
+    pub calls: IntCounterVec,
+    pub call_failures: IntCounterVec,
+    pub call_seconds: HistogramVec,
+    pub denied: IntCounterVec,
+    pub instances: IntGaugeVec,
+    pub generation: IntGaugeVec,
+    pub reloads: IntCounterVec,
+    pub load_seconds: Histogram,
+    pub cache_errors: IntCounter,
+}
+
+/// Collects descriptions while the metrics are made.
+struct Maker {
+    registry: Registry,
+    described: Vec<(String, String, String, String)>,
+}
+
+impl Maker {
+    /// Registers; a name that is taken is a mistake in this file, which the test below would find.
+    fn register<C: Collector + Clone + 'static>(&mut self, collector: &C, kind: &str, labels: &[&str]) {
+        for description in collector.desc() {
+            let entry = (description.fq_name.clone(), kind.to_owned(), labels.join(", "), description.help.clone());
+            self.described.push(entry);
+        }
+        if let Err(error) = self.registry.register(Box::new(collector.clone())) {
+            tracing::error!(%error, "a metric cannot be registered");
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> IntCounter {
+        let counter = made(IntCounter::new(format!("tidegate_{name}"), help));
+        self.register(&counter, "counter", &[]);
+        counter
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
+        let gauge = made(IntGauge::new(format!("tidegate_{name}"), help));
+        self.register(&gauge, "gauge", &[]);
+        gauge
+    }
+
+    fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = made(IntCounterVec::new(Opts::new(format!("tidegate_{name}"), help), labels));
+        self.register(&counters, "counter", labels);
+        counters
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        let gauges = made(IntGaugeVec::new(Opts::new(format!("tidegate_{name}"), help), labels));
+        self.register(&gauges, "gauge", labels);
+        gauges
+    }
+}
+
+/// The names and labels in this file are literals, which the test below makes all of.
+#[allow(clippy::expect_used, reason = "only a literal in this file can be wrong, and the test makes every one")]
+fn made<T>(metric: prometheus::Result<T>) -> T {
+    metric.expect("a metric's name and labels are well formed")
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut make = Maker { registry: Registry::new(), described: Vec::new() };
+        let call_seconds = HistogramOpts::new(
+            "tidegate_plugin_call_seconds",
+            "Time from the begin to the end of a plugin's call, of one call in 64.",
+        );
+        let call_seconds =
+            made(HistogramVec::new(call_seconds.buckets(CALL_BUCKETS.to_vec()), &["plugin", "hook"]));
+        make.register(&call_seconds, "histogram", &["plugin", "hook"]);
+        let load_seconds = made(Histogram::with_opts(HistogramOpts::new(
+            "tidegate_plugin_load_seconds",
+            "Time from a plugin's file that has settled to its generation serving, compilation included.",
+        )));
+        make.register(&load_seconds, "histogram", &[]);
+        Self {
+            call_seconds,
+            load_seconds,
+            connections: make.gauge("connections", "TCP connections open now, handshakes included."),
+            accept_pauses: make.counter("accept_pauses_total", "Times that accepting paused: no permit or no descriptor left."),
+            handshakes: make.counters(
+                "handshakes_total",
+                "Requests answered, by route (\"-\": none matched) and HTTP status.",
+                &["route", "status"],
+            ),
+            sessions: make.gauges("sessions", "Sessions now.", &["route"]),
+            closes: make.counters("closes_total", "Sessions that ended, by close code and by who ended them.", &["route", "code", "by"]),
+            received: make.counters("messages_received_total", "Messages from clients.", &["route"]),
+            received_bytes: make.counters("message_bytes_received_total", "Payload bytes of messages from clients.", &["route"]),
+            sent: make.counters("messages_sent_total", "Messages that plugins sent to their own session.", &["route"]),
+            topics: make.gauge("topics", "Topics with subscribers on this node."),
+            subscriptions: make.gauge("subscriptions", "Subscriptions of sessions on this node."),
+            publications: make.counter("publications_total", "Publications that the hub was asked for."),
+            publications_refused: make.counter("publications_refused_total", "Publications that the broker or a publication hook refused."),
+            deliveries: make.counter("deliveries_total", "Publications handed to outboxes, counted for each subscriber."),
+            dropped: make.counter("outbox_dropped_total", "Messages that full outboxes dropped by their policy."),
+            presence_dropped: make.counter("presence_changes_dropped_total", "Joins and leaves that were not told to presence hooks: too many waited."),
+            heartbeat_timeouts: make.counter("heartbeat_timeouts_total", "Sessions closed because the client was silent."),
+            events_failed: make.counters("events_failed_total", "Events of which no effect was applied, because a plugin failed.", &["route", "event"]),
+            effects_refused: make.counter("effects_refused_total", "Effects that were refused as they were applied."),
+            calls: make.counters("plugin_calls_total", "Calls of a plugin's hooks.", &["plugin", "hook"]),
+            call_failures: make.counters("plugin_call_failures_total", "Calls that failed: error, trap, cpu, wall, memory, quota, busy.", &["plugin", "hook", "why"]),
+            denied: make.counters("plugin_denied_total", "Host calls that a missing grant refused.", &["plugin", "grant"]),
+            instances: make.gauges("plugin_instances", "Instances now, of all generations.", &["plugin"]),
+            generation: make.gauges("plugin_generation", "The generation that serves, counted from 1.", &["plugin"]),
+            reloads: make.counters("plugin_reloads_total", "Attempts to load a plugin's file, by result: swapped, refused.", &["plugin", "result"]),
+            cache_errors: make.counter("compile_cache_errors_total", "Compiled plugins that could not be written or were not usable."),
+            registry: make.registry,
+            described: make.described,
+        }
+    }
+
+    /// All metrics in the Prometheus text format, version 0.0.4.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+
+    /// Name, kind, labels and help of each metric, for the reference.
+    pub fn described(&self) -> &[(String, String, String, String)] {
+        &self.described
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_once() {
+        let metrics = Metrics::new();
+        let mut names: Vec<_> = metrics.described().iter().map(|(name, ..)| name).collect();
+        names.sort();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        metrics.connections.inc();
+        assert!(metrics.text().contains("tidegate_connections 1"));
+    }
+}

@@ -1,0 +1,20 @@
+//! What all sessions of this node share.
+
+use std::sync::Arc;
+
+use crate::hub::Hub;
+use crate::kv::Kv;
+use crate::metrics::Metrics;
+use crate::presence::Presence;
+use crate::registry::Registry;
+use crate::route::TopicRules;
+
+/// The node's state: topics, presence, values, sessions.
+pub struct Node {
+    pub hub: Arc<Hub>,
+    pub presence: Presence,
+    pub kv: Kv,
+    pub registry: Registry,
+    pub rules: TopicRules,
+    pub metrics: Arc<Metrics>,
+}

@@ -1,0 +1,134 @@
+//! Compiled plugins on disk, so that a start or a reload does not compile what was compiled before.
+//!
+//! A file's name is the hash of the component, of the engine's version and settings. A cached file is native code that
+//! is run as it is: it is written to a temporary name and renamed, so it is whole or not there, and it begins with its
+//! own hash, so that a disk's error is found.
+
+#![allow(unsafe_code, reason = "wasmtime's deserialize trusts what it reads; see `load`")]
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::engine::sentence;
+
+/// The compiled code of one node's plugins.
+pub struct Cache {
+    directory: PathBuf,
+}
+
+impl Cache {
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Loads what was compiled before, or compiles and stores. The flag says that storing failed or that what was
+    /// stored could not be used: neither keeps a plugin from serving.
+    pub fn component(&self, engine: &Engine, bytes: &[u8]) -> anyhow::Result<(Component, Option<anyhow::Error>)> {
+        let path = self.directory.join(name(engine, bytes));
+        let mut trouble = None;
+        match self.load(engine, &path) {
+            Ok(Some(component)) => return Ok((component, None)),
+            Ok(None) => {}
+            Err(error) => trouble = Some(error),
+        }
+        let component = Component::new(engine, bytes).map_err(sentence).context("it does not compile")?;
+        if let Err(error) = self.store(&path, &component) {
+            trouble = Some(error);
+        }
+        Ok((component, trouble))
+    }
+
+    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<Component>> {
+        let stored = match fs::read(path) {
+            Ok(stored) => stored,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        };
+        let code = stored.split_at_checked(32).filter(|(hash, code)| Sha256::digest(code)[..] == **hash);
+        let Some((_, code)) = code else {
+            anyhow::bail!("{} is damaged: it is compiled anew", path.display());
+        };
+        // SAFETY: the bytes are what `store` wrote from `Component::serialize`: the directory is the gateway's own (it is
+        // made with mode 0700, and the configuration's reference says that nobody else may write there), and the hash
+        // above excludes a torn or damaged file. wasmtime itself checks version and settings.
+        let component = unsafe { Component::deserialize(engine, code) };
+        component.map(Some).map_err(sentence).with_context(|| format!("{} is of another engine", path.display()))
+    }
+
+    fn store(&self, path: &Path, component: &Component) -> anyhow::Result<()> {
+        make_private(&self.directory).with_context(|| format!("{} cannot be made", self.directory.display()))?;
+        let code = component.serialize().map_err(sentence)?;
+        let temporary = self.directory.join(format!(".{}.{}", std::process::id(), getrandom::u32().unwrap_or_default()));
+        let written = (|| {
+            let mut file = fs::File::create(&temporary)?;
+            file.write_all(&Sha256::digest(&code))?;
+            file.write_all(&code)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn name(engine: &Engine, bytes: &[u8]) -> String {
+    let mut settings = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    let mut name: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    name.push_str(&format!("-{:016x}.cwasm", settings.finish()));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_loaded_and_what_is_damaged_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&folder.path().join("cache"));
+        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let bytes = wat::parse_str("(component)").unwrap();
+        assert!(cache.component(&engine, &bytes).unwrap().1.is_none());
+        let path = cache.directory.join(name(&engine, &bytes));
+        assert!(cache.load(&engine, &path).unwrap().is_some());
+
+        let mut damaged = fs::read(&path).unwrap();
+        *damaged.last_mut().unwrap() ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        let (_, trouble) = cache.component(&engine, &bytes).unwrap();
+        assert!(trouble.is_some_and(|trouble| trouble.to_string().contains("damaged")));
+        assert!(cache.load(&engine, &path).unwrap().is_some(), "compiled anew and stored");
+
+        fs::write(&path, &damaged[..10]).unwrap();
+        assert!(cache.load(&engine, &path).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_keeps_no_plugin_from_serving() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let cache = Cache::new(&file.join("cache"));
+        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let (_, trouble) = cache.component(&engine, &wat::parse_str("(component)").unwrap()).unwrap();
+        assert!(trouble.is_some());
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a plugin's call failed: one word for the metric, a sentence for the log, and what becomes of the instance.
+
+use wasmtime::{Error, Trap};
+
+use super::budget::Overrun;
+use super::event::Hook;
+use super::host::Quota;
+
+/// A call that did not answer well. None of its event's effects is applied.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin} (generation {generation}) failed in `{}`: {why}", .hook.name())]
+pub struct Failure {
+    pub plugin: Box<str>,
+    pub generation: u64,
+    pub hook: Hook,
+    pub why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    /// The hook answered an error; the instance lives on.
+    #[error("{0}")]
+    Error(String),
+    #[error("{0}")]
+    Trap(String),
+    #[error("{0}")]
+    Cpu(String),
+    #[error("no answer within {} (`wall`)", humantime::format_duration(*.0))]
+    Wall(std::time::Duration),
+    #[error("out of memory (`memory`): {0}")]
+    Memory(String),
+    #[error("{0}")]
+    Quota(String),
+    #[error("all of its instances are taken (`instances`)")]
+    Busy,
+    #[error("no instance can be made: {0}")]
+    Instance(String),
+}
+
+impl Why {
+    /// The metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Error(_) => "error",
+            Self::Trap(_) => "trap",
+            Self::Cpu(_) => "cpu",
+            Self::Wall(_) => "wall",
+            Self::Memory(_) => "memory",
+            Self::Quota(_) => "quota",
+            Self::Busy => "busy",
+            Self::Instance(_) => "instance",
+        }
+    }
+
+    /// What ended the guest's code. `out_of_memory`: the instance was refused memory in this call.
+    pub fn of(error: &Error, out_of_memory: bool) -> Self {
+        if let Some(overrun) = error.downcast_ref::<Overrun>() {
+            return Self::Cpu(overrun.to_string());
+        }
+        if let Some(quota) = error.downcast_ref::<Quota>() {
+            return Self::Quota(quota.to_string());
+        }
+        // The root cause first: the backtrace in front of it is long, and only the last lines of a log are read.
+        let text = format!("{:#}", error.root_cause());
+        let text = match error.downcast_ref::<Trap>() {
+            Some(trap) => trap.to_string(),
+            None => text,
+        };
+        let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| {
+            let frames = trace.frames().iter().take(8);
+            let names: Vec<_> = frames.map(|frame| frame.func_name().unwrap_or("?").to_owned()).collect();
+            format!(" (in {})", names.join(" < "))
+        });
+        let text = text + &frames.unwrap_or_default();
+        if out_of_memory { Self::Memory(text) } else { Self::Trap(text) }
+    }
+}

@@ -1,0 +1,232 @@
+//! One loaded version of a plugin: its code, its settings, and a pool of its instances.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounter, IntGauge};
+use wasmtime::Engine;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
+
+use super::encode::Form;
+use super::engine::sentence;
+use super::event::{Event, Hook};
+use super::failure::{Failure, Why};
+use super::host::{self, Context, State};
+use super::instance::{Instance, Signature};
+use crate::metrics::{CALL_SAMPLE, Metrics};
+
+/// What instances are made from.
+pub struct Template {
+    pub pre: InstancePre<State>,
+    /// Where each hook's function is found.
+    pub exports: [Option<ComponentExportIndex>; Hook::ALL.len()],
+    /// Whether calls may wait: then they run on a stack of their own.
+    pub waits: bool,
+}
+
+/// One version of a plugin. Calls that have begun on it end on it.
+pub struct Generation {
+    pub context: Arc<Context>,
+    /// SHA-256 of the file.
+    pub hash: [u8; 32],
+    pub form: Form,
+    /// The file's size, in bytes.
+    pub size: usize,
+    pub imports: Vec<String>,
+    template: Template,
+    /// The most recently used last: what is warm is used first.
+    idle: Mutex<Vec<Box<Instance>>>,
+    live: AtomicUsize,
+    free: tokio::sync::Notify,
+    counters: [HookCounters; Hook::ALL.len()],
+    instances: IntGauge,
+    metrics: Arc<Metrics>,
+}
+
+struct HookCounters {
+    calls: IntCounter,
+    seconds: Histogram,
+    until_sample: AtomicU32,
+}
+
+impl Template {
+    /// Checks that a component fits: nothing unknown is imported, at least one hook is exported.
+    pub fn new(engine: &Engine, component: &Component) -> anyhow::Result<(Self, Vec<String>)> {
+        let ty = component.component_type();
+        let imports: Vec<String> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
+        let waits = imports.iter().any(|import| host::waits(import));
+        let mut linker = Linker::new(engine);
+        host::link(&mut linker).map_err(sentence)?;
+        if waits {
+            host::link_waiting(&mut linker).map_err(sentence)?;
+        }
+        let mut exports = [None; Hook::ALL.len()];
+        for hook in Hook::ALL {
+            let (interface, function) = hook.export();
+            let interface = format!("tidegate:plugin/{interface}@0.1.0");
+            let found = component
+                .get_export_index(None, &interface)
+                .and_then(|instance| component.get_export_index(Some(&instance), function));
+            exports[hook as usize] = found;
+        }
+        if exports.iter().all(Option::is_none) {
+            let names: Vec<_> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+            let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            bail!("it has no hook: it exports {names}, not one of tidegate:plugin/on-…@0.1.0");
+        }
+        let unknown: Vec<_> = ty
+            .imports(engine)
+            .filter(|(name, item)| {
+                let known = name.starts_with("tidegate:plugin/") || name.starts_with("wasi:");
+                !known && matches!(item.ty, ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_))
+            })
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        if !unknown.is_empty() {
+            bail!("it imports {}, which this gateway does not offer", unknown.join(", "));
+        }
+        let pre = linker
+            .instantiate_pre(component)
+            .map_err(sentence)
+            .context("it imports what this gateway does not offer")?;
+        Ok((Self { pre, exports, waits }, imports))
+    }
+}
+
+impl Generation {
+    /// Makes the first instance, whose `init` decides for the generation.
+    pub async fn new(
+        template: Template,
+        imports: Vec<String>,
+        (form, size, hash): (Form, usize, [u8; 32]),
+        context: Arc<Context>,
+    ) -> anyhow::Result<Self> {
+        let metrics = context.node.metrics.clone();
+        let name: &str = &context.name;
+        let counters = Hook::ALL.map(|hook| HookCounters {
+            calls: metrics.calls.with_label_values(&[name, hook.name()]),
+            seconds: metrics.call_seconds.with_label_values(&[name, hook.name()]),
+            until_sample: AtomicU32::new(0),
+        });
+        let instances = metrics.instances.with_label_values(&[name]);
+        let generation = Self {
+            hash,
+            form,
+            size,
+            imports,
+            template,
+            idle: Mutex::default(),
+            live: AtomicUsize::new(0),
+            free: tokio::sync::Notify::new(),
+            counters,
+            instances,
+            metrics,
+            context,
+        };
+        let first = generation.make().await.map_err(|why| anyhow::anyhow!("its first instance cannot serve: {why}"))?;
+        generation.put(first);
+        Ok(generation)
+    }
+
+    pub fn has(&self, hook: Hook) -> bool {
+        self.template.exports[hook as usize].is_some()
+    }
+
+    pub fn waits(&self) -> bool {
+        self.template.waits
+    }
+
+    /// Instances now, idle and in calls.
+    pub fn instances(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Calls a hook on one of the instances. The event is back in its place afterwards, whatever happened.
+    pub async fn call<S, P, R>(&self, hook: Hook, event: &mut Option<Box<Event>>, params: P) -> Result<R, Failure>
+    where
+        S: Signature<Params = P, Answer = (Result<R, String>,)>,
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Send + Sync + 'static,
+        (Result<R, String>,): ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let counters = &self.counters[hook as usize];
+        counters.calls.inc();
+        let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed) % CALL_SAMPLE == 0;
+        let begun = sampled.then(Instant::now);
+        let result = match self.take().await {
+            Ok(mut instance) => {
+                let answer = instance.call::<S, P, _>(hook, event, params, self.context.limits.wall.0).await;
+                self.put(instance);
+                answer.and_then(|(answer,)| answer.map_err(Why::Error))
+            }
+            Err(why) => Err(why),
+        };
+        if let Some(begun) = begun {
+            counters.seconds.observe(begun.elapsed().as_secs_f64());
+        }
+        result.map_err(|why| self.failed(hook, why))
+    }
+
+    fn failed(&self, hook: Hook, why: Why) -> Failure {
+        let plugin = &*self.context.name;
+        self.metrics.call_failures.with_label_values(&[plugin, hook.name(), why.label()]).inc();
+        Failure { plugin: plugin.into(), generation: self.context.generation, hook, why }
+    }
+
+    async fn take(&self) -> Result<Box<Instance>, Why> {
+        loop {
+            let freed = self.free.notified();
+            if let Some(instance) = self.idle.lock().pop() {
+                return Ok(instance);
+            }
+            if self.live.load(Ordering::Relaxed) < self.context.limits.instances.max(1) {
+                return self.make().await;
+            }
+            if !self.template.waits {
+                return Err(Why::Busy);
+            }
+            tokio::time::timeout(self.context.limits.wall.0, freed).await.map_err(|_| Why::Busy)?;
+        }
+    }
+
+    async fn make(&self) -> Result<Box<Instance>, Why> {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.instances.inc();
+        // Boxed: a generation's calls need not carry the room for making an instance, which they seldom do.
+        match Box::pin(Instance::new(&self.template, &self.context)).await {
+            Ok(instance) => Ok(Box::new(instance)),
+            Err(why) => {
+                self.lost(1);
+                Err(why)
+            }
+        }
+    }
+
+    fn put(&self, instance: Box<Instance>) {
+        if instance.is_good() {
+            self.idle.lock().push(instance);
+        } else {
+            drop(instance);
+            self.lost(1);
+        }
+        if self.template.waits {
+            self.free.notify_one();
+        }
+    }
+
+    fn lost(&self, instances: usize) {
+        self.live.fetch_sub(instances, Ordering::Relaxed);
+        self.instances.sub(instances as i64);
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let live = *self.live.get_mut();
+        self.lost(live);
+    }
+}

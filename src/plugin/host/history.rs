@@ -1,0 +1,51 @@
+//! `history`: what a topic has kept.
+
+use wasmtime::Result;
+
+use super::wit::history::Page;
+use super::wit::types::{Position as WitPosition, Refusal};
+use super::{GrantedTopics, State, topic_name, wit};
+use crate::message::Position;
+
+/// Publications of one page.
+const PAGE: u32 = 1_000;
+/// Publications that one event may have read, so that its memory is bounded.
+const PUBLICATIONS: usize = 10_000;
+
+impl wit::history::Host for State {
+    async fn read(
+        &mut self,
+        topic: String,
+        since: Option<WitPosition>,
+        limit: u32,
+    ) -> Result<Result<Page, Refusal>> {
+        self.enter()?;
+        let name = match topic_name(&topic) {
+            Ok(name) => name,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if self.granted_topic(GrantedTopics::Subscribe, &topic).is_none() {
+            return Ok(Err(Refusal::Denied));
+        }
+        let node = self.context.node.clone();
+        if node.rules.of(&topic).retention.size == 0 {
+            return Ok(Err(Refusal::Unsupported));
+        }
+        let since = since.map(|since| Position { epoch: since.epoch, offset: since.offset });
+        let Ok(page) = node.hub.history(&name, since, limit.min(PAGE) as usize) else {
+            return Ok(Err(Refusal::TooMany));
+        };
+        let event = self.event()?;
+        if event.publications.len() + page.publications.len() > PUBLICATIONS {
+            return Ok(Err(Refusal::TooMany));
+        }
+        let first = event.publications.len() as u64 + 1;
+        let handles = (first..).take(page.publications.len()).collect();
+        event.publications.extend(page.publications);
+        Ok(Ok(Page {
+            publications: handles,
+            position: WitPosition { epoch: page.position.epoch, offset: page.position.offset },
+            complete: page.complete,
+        }))
+    }
+}

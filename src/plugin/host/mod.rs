@@ -1,0 +1,311 @@
+//! What a plugin can call: one file for each interface, all of the same shape, on the state of one instance.
+
+mod clock;
+mod config;
+mod handshake;
+mod history;
+mod kv;
+mod log;
+mod presence;
+mod publication;
+mod random;
+mod session;
+mod sessions;
+mod topics;
+mod users;
+
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::{Error, Result};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::budget::Budget;
+use super::effects::{Effect, Publish, Remote, Subscribe};
+use super::event::{Event, Hook};
+use super::grants::Granted;
+use super::memory::Memory;
+use super::wit::tidegate::plugin as wit;
+use super::wit::tidegate::plugin::types::{Message as WitMessage, Refusal};
+use crate::config::PluginLimits;
+use crate::message::{Close, Message, Pattern, TopicName};
+use crate::node::Node;
+use crate::state::SessionState;
+
+/// What all instances of a generation share.
+pub struct Context {
+    pub name: Arc<str>,
+    pub generation: u64,
+    pub limits: PluginLimits,
+    pub granted: Granted,
+    /// The plugin's own table of the configuration.
+    pub config: serde_json::Value,
+    pub node: Arc<Node>,
+}
+
+/// The data of one instance's store.
+pub struct State {
+    pub context: Arc<Context>,
+    /// The event of the call under way.
+    pub event: Option<Box<Event>>,
+    pub hook: Hook,
+    pub budget: Budget,
+    pub memory: Memory,
+    /// What this call has used up so far.
+    used: Used,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+#[derive(Default)]
+struct Used {
+    host_calls: u32,
+    effects: usize,
+    bytes: usize,
+    /// The effects before this place are of other plugins.
+    first_effect: usize,
+}
+
+/// A quota that a call went over; becomes a trap.
+#[derive(Debug, thiserror::Error)]
+#[error("over the quota of {0}")]
+pub struct Quota(pub &'static str);
+
+impl State {
+    pub fn new(context: Arc<Context>) -> Self {
+        let limits = context.limits;
+        Self {
+            context,
+            event: None,
+            hook: Hook::Init,
+            budget: Budget::new(limits.cpu.0),
+            memory: Memory::new(limits.memory.0),
+            used: Used::default(),
+            // No directories, no environment, no sockets: what a language's runtime insists on importing, and no more.
+            wasi: WasiCtx::builder().build(),
+            table: ResourceTable::new(),
+        }
+    }
+
+    /// Gets ready for a call.
+    pub fn begin(&mut self, hook: Hook, event: Option<Box<Event>>) {
+        self.hook = hook;
+        self.budget.begin();
+        self.memory.refused = false;
+        self.used = Used::default();
+        self.used.first_effect = event.as_ref().map_or(0, |event| event.effects.list.len());
+        self.event = event;
+    }
+
+    /// Every host function begins here.
+    fn enter(&mut self) -> Result<()> {
+        self.used.host_calls += 1;
+        if self.used.host_calls > self.context.limits.host_calls.max(1) {
+            return Err(Error::new(Quota("host calls (`host_calls`)")));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self) -> Result<&mut Event> {
+        let hook = self.hook;
+        self.event.as_deref_mut().ok_or_else(|| mistake(format!("there is no event in `{}`", hook.name())))
+    }
+
+    /// The session that the handle stands for: only that of this event is good.
+    fn session(&mut self, handle: u64) -> Result<&mut SessionState> {
+        self.enter()?;
+        let session = self.event.as_deref_mut().and_then(|event| event.session.as_deref_mut());
+        session
+            .filter(|session| session.id.number == handle)
+            .ok_or_else(|| mistake(format!("{handle} is not the session of this call")))
+    }
+
+    /// Adds an effect and returns its place.
+    fn act(&mut self, effect: Effect, bytes: usize) -> Result<u32> {
+        if !self.hook.may_act() {
+            return Err(mistake(format!("`{}` may not ask for effects", self.hook.name())));
+        }
+        self.charge(1, bytes)?;
+        let list = &mut self.event()?.effects.list;
+        list.push(effect);
+        Ok(list.len() as u32 - 1)
+    }
+
+    fn charge(&mut self, effects: usize, bytes: usize) -> Result<()> {
+        self.used.effects += effects;
+        self.used.bytes += bytes;
+        if self.used.effects > self.context.limits.effects {
+            return Err(Error::new(Quota("effects (`effects`)")));
+        }
+        if self.used.bytes > self.context.limits.output.0 {
+            return Err(Error::new(Quota("bytes in effects (`output`)")));
+        }
+        Ok(())
+    }
+
+    /// An effect of this call, for its options.
+    fn effect(&mut self, effect: u32) -> Result<&mut Effect> {
+        self.enter()?;
+        let first = self.used.first_effect;
+        let place = effect as usize;
+        let found = self.event()?.effects.list.get_mut(place).filter(|_| place >= first);
+        found.ok_or_else(|| mistake(format!("{effect} is not an effect of this call")))
+    }
+
+    fn publish_effect(&mut self, effect: u32) -> Result<&mut Publish> {
+        match self.effect(effect)? {
+            Effect::Publish(publish) => Ok(publish),
+            _ => Err(mistake(format!("effect {effect} is not a `publish`"))),
+        }
+    }
+
+    fn subscribe_effect(&mut self, effect: u32) -> Result<&mut Subscribe> {
+        match self.effect(effect)? {
+            Effect::Subscribe(subscribe) => Ok(subscribe),
+            _ => Err(mistake(format!("effect {effect} is not a `subscribe`"))),
+        }
+    }
+
+    /// Whether the plugin may use a topic; None: it may not, and that is on record.
+    fn granted_topic(&mut self, patterns: GrantedTopics, topic: &str) -> Option<()> {
+        let (granted, grant) = match patterns {
+            GrantedTopics::Publish => (&self.context.granted.publish, "publish"),
+            GrantedTopics::Subscribe => (&self.context.granted.subscribe, "subscribe"),
+        };
+        if granted.iter().any(|pattern: &Pattern| pattern.matches(topic)) {
+            return Some(());
+        }
+        self.denied(grant, topic);
+        None
+    }
+
+    fn granted_flag(&mut self, granted: bool, grant: &'static str, what: &str) -> Option<()> {
+        if !granted {
+            self.denied(grant, what);
+        }
+        granted.then_some(())
+    }
+
+    /// Names the missing grant in the log and counts it.
+    fn denied(&self, grant: &'static str, what: &str) {
+        let plugin = &*self.context.name;
+        self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
+        tracing::warn!(
+            plugin,
+            grant,
+            what,
+            hook = self.hook.name(),
+            "denied: no grant; allow it in [plugin.{plugin}.grants] if the plugin should"
+        );
+    }
+
+    /// Memory that the instance has now, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+}
+
+/// Which of a plugin's topic grants is meant.
+#[derive(Clone, Copy)]
+enum GrantedTopics {
+    Publish,
+    Subscribe,
+}
+
+/// A plugin's bug, which traps.
+fn mistake(what: String) -> Error {
+    Error::msg(what)
+}
+
+fn topic_name(topic: &str) -> Result<TopicName, Refusal> {
+    TopicName::parse(topic).ok_or(Refusal::Invalid)
+}
+
+fn close_of(code: u16, reason: &str) -> Result<Close> {
+    if !Close::may_send(code) {
+        return Err(mistake(format!("{code} is not a close code that may be sent")));
+    }
+    Ok(Close::new(code, reason))
+}
+
+fn size_of(message: &WitMessage) -> usize {
+    match message {
+        WitMessage::Text(text) => text.len(),
+        WitMessage::Binary(bytes) => bytes.len(),
+    }
+}
+
+impl From<WitMessage> for Message {
+    fn from(message: WitMessage) -> Self {
+        match message {
+            WitMessage::Text(text) => Self::Text(text.into()),
+            WitMessage::Binary(bytes) => Self::Binary(bytes.into()),
+        }
+    }
+}
+
+fn wit_message(message: &Message) -> WitMessage {
+    match message {
+        Message::Text(text) => WitMessage::Text(text.as_str().to_owned()),
+        Message::Binary(bytes) => WitMessage::Binary(bytes.to_vec()),
+    }
+}
+
+impl State {
+    /// `users` and `sessions` share what they do; only whom they do it to differs.
+    fn act_remotely(
+        &mut self,
+        whom: impl FnOnce(Remote) -> Effect,
+        remote: Remote,
+    ) -> Result<Result<u32, Refusal>> {
+        let bytes = match &remote {
+            Remote::Send(message) => message.len(),
+            _ => 0,
+        };
+        if let Remote::Subscribe(topic) = &remote {
+            let topic = topic.clone();
+            if self.granted_topic(GrantedTopics::Subscribe, topic.as_str()).is_none() {
+                return Ok(Err(Refusal::Denied));
+            }
+        }
+        self.act(whom(remote), bytes).map(Ok)
+    }
+}
+
+impl wit::types::Host for State {}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// What never waits: all that a plugin on the synchronous path may import.
+pub fn link(linker: &mut Linker<State>) -> Result<()> {
+    wit::types::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::handshake::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::session::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::topics::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::publication::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::users::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::sessions::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::log::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::config::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::clock::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::random::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+}
+
+/// What waits for a store, and WASI, whose clocks and streams may wait.
+pub fn link_waiting(linker: &mut Linker<State>) -> Result<()> {
+    wit::history::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::presence::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::kv::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wasmtime_wasi::p2::add_to_linker_async(linker)
+}
+
+/// Whether an import makes a plugin one that waits.
+pub fn waits(import: &str) -> bool {
+    let interface = import.split('@').next().unwrap_or(import);
+    interface.starts_with("wasi:")
+        || matches!(interface, "tidegate:plugin/history" | "tidegate:plugin/presence" | "tidegate:plugin/kv")
+}

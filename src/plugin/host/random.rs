@@ -1,0 +1,25 @@
+//! `random`: from the operating system.
+
+use wasmtime::{Error, Result};
+
+use super::{Quota, State, wit};
+
+/// Bytes of one call.
+const MAX: u32 = 64 << 10;
+
+impl wit::random::Host for State {
+    fn number(&mut self) -> Result<u64> {
+        self.enter()?;
+        getrandom::u64().map_err(|error| Error::msg(format!("no randomness: {error}")))
+    }
+
+    fn bytes(&mut self, length: u32) -> Result<Vec<u8>> {
+        self.enter()?;
+        if length > MAX {
+            return Err(Error::new(Quota("random bytes in one call, 65536")));
+        }
+        let mut bytes = vec![0; length as usize];
+        getrandom::fill(&mut bytes).map_err(|error| Error::msg(format!("no randomness: {error}")))?;
+        Ok(bytes)
+    }
+}

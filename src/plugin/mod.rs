@@ -1,0 +1,26 @@
+//! The plugin host: from files to calls. It knows sessions by their state and no socket at all.
+
+mod budget;
+mod cache;
+mod catalog;
+mod chain;
+mod effects;
+mod encode;
+mod engine;
+mod event;
+mod failure;
+mod generation;
+mod grants;
+mod host;
+mod instance;
+mod memory;
+mod watch;
+mod wit;
+
+pub use catalog::{Catalog, Status};
+pub use chain::{Chain, Decision, RouteChain};
+pub use effects::{Effect, Effects, Publish, Remote, Subscribe};
+pub use engine::engine;
+pub use event::{Event, Hook};
+pub use failure::Failure;
+pub use watch::Watch;

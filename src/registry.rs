@@ -1,0 +1,103 @@
+//! Which sessions this node holds, by their number and by their user.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::message::SessionId;
+use crate::outbox::Outbox;
+
+const SHARDS: usize = 32;
+
+/// All sessions of this node.
+pub struct Registry {
+    node: u64,
+    next: AtomicU64,
+    sessions: Box<[Mutex<HashMap<u64, Arc<Outbox>>>]>,
+    users: Box<[Mutex<HashMap<Arc<str>, Vec<Arc<Outbox>>>>]>,
+    hasher: RandomState,
+}
+
+impl Registry {
+    /// `node` tells this node's sessions from those of others.
+    pub fn new(node: u64) -> Self {
+        Self {
+            node,
+            next: AtomicU64::new(1),
+            sessions: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            users: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// An id that no session had before. Numbers are never 0.
+    pub fn new_id(&self) -> SessionId {
+        SessionId { node: self.node, number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    pub fn add(&self, outbox: &Arc<Outbox>, user: Option<&Arc<str>>) {
+        self.sessions[outbox.id.number as usize % SHARDS].lock().insert(outbox.id.number, outbox.clone());
+        if let Some(user) = user {
+            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
+        }
+    }
+
+    pub fn remove(&self, session: SessionId, user: Option<&Arc<str>>) {
+        self.sessions[session.number as usize % SHARDS].lock().remove(&session.number);
+        if let Some(user) = user {
+            self.forget_user(session, user);
+        }
+    }
+
+    /// The session has another user now.
+    pub fn change_user(&self, outbox: &Arc<Outbox>, from: Option<&Arc<str>>, to: Option<&Arc<str>>) {
+        if let Some(user) = from {
+            self.forget_user(outbox.id, user);
+        }
+        if let Some(user) = to {
+            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
+        }
+    }
+
+    pub fn session(&self, id: SessionId) -> Option<Arc<Outbox>> {
+        if id.node != self.node {
+            return None;
+        }
+        self.sessions[id.number as usize % SHARDS].lock().get(&id.number).cloned()
+    }
+
+    /// The user's sessions, in the order in which they came.
+    pub fn sessions_of(&self, user: &str) -> Vec<Arc<Outbox>> {
+        self.users(user).lock().get(user).cloned().unwrap_or_default()
+    }
+
+    /// Every session, in no order.
+    pub fn all(&self) -> Vec<Arc<Outbox>> {
+        self.sessions.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn users(&self, user: &str) -> &Mutex<HashMap<Arc<str>, Vec<Arc<Outbox>>>> {
+        &self.users[self.hasher.hash_one(user) as usize % SHARDS]
+    }
+
+    fn forget_user(&self, session: SessionId, user: &Arc<str>) {
+        let mut users = self.users(user).lock();
+        if let Some(sessions) = users.get_mut(user) {
+            sessions.retain(|outbox| outbox.id != session);
+            if sessions.is_empty() {
+                users.remove(user);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! How a session ends: the goodbye, the last event, and what it leaves behind.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::Session;
+use crate::apply::Patience;
+use crate::message::{Close, Closer};
+use crate::plugin::{Event, Hook};
+use crate::wire;
+
+/// How long a client may take to read what waits for it, and the close frame behind it.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long the client's side of the connection may stay open after that.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is read and thrown away meanwhile, at most.
+const DISCARD: u64 = 1 << 20;
+
+impl Session {
+    pub(super) async fn end(mut self, close: Close, by: Closer) {
+        let route = self.route.clone();
+        let metrics = &self.applier.node.metrics;
+        let who = match by {
+            Closer::Client => "client",
+            Closer::Plugin => "plugin",
+            Closer::Gateway => "gateway",
+            Closer::Network => "network",
+        };
+        metrics.closes.with_label_values(&[&*route.route.name, &close.code.to_string(), who]).inc();
+        tracing::debug!(session = %self.outbox.id, route = &*route.route.name, code = close.code, reason = &*close.reason, by = who, "closed");
+        self.outbox.end();
+        // Others hear at once that the client has gone; that it is slow to go concerns nobody.
+        self.closed(&close, by).await;
+        if by != Closer::Network {
+            self.say_goodbye(&close, by).await;
+        }
+        route.route.leave();
+    }
+
+    /// The last event, then everything that names the session is removed.
+    async fn closed(&mut self, close: &Close, by: Closer) {
+        let Some(state) = self.state.take() else {
+            self.applier.node.registry.remove(self.outbox.id, None);
+            return;
+        };
+        let chain = self.route.chain.load_full();
+        let mut event = Some(Box::new(Event::of(state)));
+        if chain.has(Hook::Closed) {
+            match chain.closed(&mut event, close, by).await {
+                Ok(()) => {
+                    let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
+                    // What is sent to the session itself has nowhere to go.
+                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new()).await;
+                }
+                Err(failure) => self.failed("closed", &failure),
+            }
+        }
+        let Some(state) = event.and_then(|mut event| event.session.take()) else { return };
+        for subscribed in &state.subscriptions {
+            self.applier.node.hub.unsubscribe(&subscribed.subscription);
+            if subscribed.present {
+                self.applier.leave(&subscribed.subscription.topic, state.id);
+            }
+        }
+        self.applier.node.registry.remove(state.id, state.user.as_ref());
+    }
+
+    /// RFC 6455 section 7.1.1: the close frame, then the end of what is sent, then a wait for the client's end, so that
+    /// what it is still sending does not reset the connection before it has read the close frame.
+    async fn say_goodbye(&mut self, close: &Close, by: Closer) {
+        let mut frame = Vec::new();
+        match by {
+            // Its own code is the answer to a client's close.
+            Closer::Client => wire::close(&mut frame, &Close::new(close.code, "")),
+            _ => wire::close(&mut frame, close),
+        }
+        self.outbox.write_last(&frame);
+        let flushed = timeout(FLUSH, poll_fn(|context| self.outbox.poll_flush(context))).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            return;
+        }
+        let _ = self.outbox.shutdown();
+        let mut rest = (&mut self.reader).take(DISCARD);
+        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    }
+}

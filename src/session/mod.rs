@@ -1,0 +1,289 @@
+//! The life of one client: its events one at a time and in order, its effects, its end.
+//!
+//! A turn is one read of what is there, the events in it, one write. While nothing that an event needs can wait, the
+//! event is handled within the turn, on the thread's own buffers; an idle session owns none. An event that may wait (for
+//! a store, for a plugin on a stack of its own) is awaited outside of the turn, and nothing more is read meanwhile.
+
+mod effects;
+mod end;
+mod turn;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::apply::{Applier, Patience};
+use crate::heartbeat::Pulse;
+use crate::hub::Topic;
+use crate::message::{Close, Closer, Message, MessageRef, TopicName, unix_now};
+use crate::outbox::Outbox;
+use crate::plugin::{Chain, Effects, Event, Failure, RouteChain};
+use crate::rate::Bucket;
+use crate::state::SessionState;
+use crate::transport::websocket::Decoder;
+
+/// Room for what one turn reads.
+const READ: usize = 16 << 10;
+/// Buffers larger than this are given back after a turn.
+const KEEP: usize = 64 << 10;
+
+/// What a session is begun with, once the handshake has been answered.
+pub struct Begin {
+    pub stream: TcpStream,
+    /// What the client sent behind its handshake.
+    pub read: Vec<u8>,
+    pub state: Box<SessionState>,
+    /// What `authenticate` asked for.
+    pub effects: Effects,
+    pub route: Arc<RouteChain>,
+    pub applier: Arc<Applier>,
+}
+
+struct Session {
+    applier: Arc<Applier>,
+    route: Arc<RouteChain>,
+    outbox: Arc<Outbox>,
+    reader: tokio::net::tcp::OwnedReadHalf,
+    decoder: Decoder,
+    /// None while an event has it.
+    state: Option<Box<SessionState>>,
+    pulse: Pulse,
+    bucket: Bucket,
+    alarm: Pin<Box<Sleep>>,
+    /// The reader has filled its buffer: others have their turn before this session reads on.
+    greedy: bool,
+    /// A publication's topic whose subscribers are behind.
+    congested: Option<Arc<Topic>>,
+    /// An event has subscribed: deliveries wait until its own messages are written.
+    holds: bool,
+    ending: Option<(Close, Closer)>,
+}
+
+/// One thing that happens to a session.
+enum Task<'a> {
+    Opened(Effects),
+    Inbound(MessageRef<'a>),
+    Timer(Arc<str>, Box<str>),
+    Subscribe(TopicName),
+    Unsubscribe(TopicName),
+}
+
+/// Why a turn has ended.
+enum Next {
+    /// This may wait.
+    Await(Waiting),
+    /// Somebody's subscribers must catch up.
+    Room(Arc<Topic>),
+    End(Close, Closer),
+}
+
+/// A task that has left the buffer that it was read into.
+enum Waiting {
+    Opened(Effects),
+    Inbound(Message),
+    Timer(Arc<str>, Box<str>),
+    Subscribe(TopicName),
+    Unsubscribe(TopicName),
+}
+
+impl Task<'_> {
+    fn into_owned(self) -> Waiting {
+        match self {
+            Self::Opened(effects) => Waiting::Opened(effects),
+            Self::Inbound(message) => Waiting::Inbound(message.to_owned()),
+            Self::Timer(plugin, name) => Waiting::Timer(plugin, name),
+            Self::Subscribe(topic) => Waiting::Subscribe(topic),
+            Self::Unsubscribe(topic) => Waiting::Unsubscribe(topic),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Opened(_) => "opened",
+            Self::Inbound(_) => "inbound",
+            Self::Timer(..) => "timer",
+            Self::Subscribe(_) | Self::Unsubscribe(_) => "subscription",
+        }
+    }
+}
+
+impl Waiting {
+    fn as_task(&mut self) -> Task<'_> {
+        match self {
+            Self::Opened(effects) => Task::Opened(std::mem::take(effects)),
+            Self::Inbound(message) => Task::Inbound(message.as_ref()),
+            Self::Timer(plugin, name) => Task::Timer(plugin.clone(), name.clone()),
+            Self::Subscribe(topic) => Task::Subscribe(topic.clone()),
+            Self::Unsubscribe(topic) => Task::Unsubscribe(topic.clone()),
+        }
+    }
+}
+
+/// Serves a client until its session is over. The route's place (`Route::enter`) is given back at the end.
+pub async fn serve(begin: Begin) {
+    let Begin { stream, read, state, effects, route, applier } = begin;
+    let (reader, writer) = stream.into_split();
+    let limits = &route.route;
+    let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow));
+    let now = Instant::now();
+    applier.node.registry.add(&outbox, state.user.as_ref());
+    let mut session = Session {
+        outbox,
+        reader,
+        decoder: Decoder::resume(read),
+        state: Some(state),
+        pulse: Pulse::new(now),
+        bucket: Bucket::new(now),
+        alarm: Box::pin(sleep_until(now + limits.heartbeat.interval)),
+        greedy: false,
+        congested: None,
+        holds: false,
+        ending: None,
+        applier,
+        route,
+    };
+    let (close, by) = session.run(effects).await;
+    // What is left of a session's life is short, and needs more room than the life of an idle one.
+    Box::pin(session.end(close, by)).await;
+}
+
+impl Session {
+    async fn run(&mut self, effects: Effects) -> (Close, Closer) {
+        let mut next = Next::Await(Waiting::Opened(effects));
+        loop {
+            match next {
+                Next::Await(waiting) => self.wait_for(waiting).await,
+                Next::Room(topic) => topic.room().await,
+                Next::End(close, by) => return (close, by),
+            }
+            if let Some((close, by)) = self.ending.take() {
+                return (close, by);
+            }
+            next = std::future::poll_fn(|context| self.poll_turn(context)).await;
+        }
+    }
+
+    /// Awaits one event; what the client must hear is written when it is over, what others send goes out meanwhile.
+    async fn wait_for(&mut self, mut waiting: Waiting) {
+        let outbox = self.outbox.clone();
+        let mut out = Vec::new();
+        {
+            // Boxed: the room for an event that waits is needed only while it does.
+            let chain = self.route.chain.load_full();
+            let mut event = Box::pin(self.handle(waiting.as_task(), &chain, Patience::Waits, &mut out, None));
+            std::future::poll_fn(|context| {
+                let _ = outbox.poll_flush(context);
+                event.as_mut().poll(context)
+            })
+            .await;
+        }
+        self.write(&out);
+        self.release();
+    }
+
+    /// What the event had to say is written: what it has subscribed to may follow.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.holds) {
+            self.outbox.release();
+        }
+    }
+
+    /// One event, from the chain to its effects. `spare` is an event to use again.
+    async fn handle(
+        &mut self,
+        task: Task<'_>,
+        chain: &Chain,
+        patience: Patience,
+        out: &mut Vec<u8>,
+        spare: Option<&mut Option<Box<Event>>>,
+    ) {
+        let Some(state) = self.state.take() else { return };
+        let mut fresh = None;
+        let slot = spare.unwrap_or(&mut fresh);
+        let mut event = slot.take().unwrap_or_default();
+        event.session = Some(state);
+        let mut event = Some(event);
+        let name = task.name();
+        let called = match task {
+            Task::Opened(mut effects) => {
+                // First what `authenticate` asked for, then what `opened` sees and asks for.
+                self.apply(&mut event, &mut effects, patience, out).await;
+                let opened = chain.opened(&mut event).await;
+                if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
+                    state.handshake.forget(&self.route.route.keep_headers);
+                }
+                if opened.is_err() && self.ending.is_none() {
+                    self.ending = Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
+                }
+                opened
+            }
+            Task::Inbound(message) => chain.inbound(&mut event, message).await,
+            Task::Timer(plugin, name) => chain.timer(&mut event, &plugin, &name).await,
+            Task::Subscribe(topic) => {
+                self.subscribe_from_elsewhere(&mut event, topic);
+                Ok(())
+            }
+            Task::Unsubscribe(topic) => {
+                self.unsubscribe(&mut event, &topic);
+                Ok(())
+            }
+        };
+        match called {
+            Ok(()) => {
+                let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
+                if !effects.is_empty() {
+                    self.apply(&mut event, &mut effects, patience, out).await;
+                }
+                effects.clear();
+                if let Some(event) = &mut event {
+                    event.effects = effects;
+                }
+            }
+            Err(failure) => self.failed(name, &failure),
+        }
+        if let Some(mut event) = event {
+            self.state = event.session.take();
+            event.effects.clear();
+            event.publications.clear();
+            *slot = Some(event);
+        }
+        if self.state.is_none() && self.ending.is_none() {
+            self.ending = Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
+        }
+    }
+
+    fn failed(&mut self, event: &'static str, failure: &Failure) {
+        let route = &self.route.route;
+        self.applier.node.metrics.events_failed.with_label_values(&[&route.name, event]).inc();
+        let session = self.outbox.id;
+        tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
+            generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
+        if route.failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
+            self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
+        }
+    }
+
+    /// Writes whole frames of the session's own.
+    fn write(&mut self, out: &[u8]) {
+        if !out.is_empty() {
+            let dropped = self.outbox.write(out, 1);
+            if let crate::outbox::Written::Dropped(messages) = dropped {
+                self.applier.node.metrics.dropped.inc_by(u64::from(messages));
+            }
+        }
+    }
+
+    /// When the session must look at its clock next.
+    fn next_alarm(&mut self, beat: Instant) -> Instant {
+        let state = self.state.as_ref();
+        let timers = state.into_iter().flat_map(|state| state.timers.iter().map(|timer| timer.at));
+        let expiry = state.and_then(|state| state.expiry).map(|expiry| {
+            // Looked at again at least every hour: the wall clock may be set meanwhile.
+            let left = expiry.saturating_sub(unix_now()).min(3_600_000);
+            Instant::now() + std::time::Duration::from_millis(left)
+        });
+        timers.chain(expiry).fold(beat, Instant::min)
+    }
+}

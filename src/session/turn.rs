@@ -1,0 +1,237 @@
+//! A turn: what waits goes out, what is due is done, what has arrived is read and handled, and written at once.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use super::{KEEP, Next, READ, Session, Task};
+use crate::apply::Patience;
+use crate::heartbeat::Beat;
+use crate::message::{Close, Closer, MessageRef, unix_now};
+use crate::outbox::Request;
+use crate::plugin::Event;
+use crate::transport::websocket::{Decoder, Flow, Frame};
+use crate::wire::{self, opcode};
+
+/// A thread's buffers, which the session whose turn it is uses.
+struct Scratch {
+    read: Box<[u8]>,
+    out: Vec<u8>,
+    event: Option<Box<Event>>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Session {
+    /// Ready when something has to be awaited, or the session ends.
+    pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| {
+            Box::new(Scratch { read: vec![0; READ].into(), out: Vec::new(), event: None })
+        });
+        let next = self.poll_with(context, &mut scratch);
+        scratch.out.clear();
+        scratch.out.shrink_to(KEEP);
+        SCRATCH.set(Some(scratch));
+        next
+    }
+
+    fn poll_with(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Next> {
+        loop {
+            let flushed = self.outbox.poll_flush(context);
+            if let Poll::Ready(Err(_)) = flushed {
+                return Poll::Ready(self.broken());
+            }
+            if let Some(next) = self.requests(scratch) {
+                return Poll::Ready(next);
+            }
+            if self.alarm.as_mut().poll(context).is_ready() {
+                if let Some(next) = self.alarmed(scratch) {
+                    return Poll::Ready(next);
+                }
+                // Polled again, so that the new deadline wakes this task.
+                continue;
+            }
+            if let Some(topic) = self.congested.take() {
+                return Poll::Ready(Next::Room(topic));
+            }
+            if self.decoder.has_left() {
+                // Frames that a waiting event stopped; or the beginning of one, which this leaves as it is.
+                if let Some(next) = self.take_in(&mut [], scratch) {
+                    return Poll::Ready(next);
+                }
+            }
+            // A client that does not take what it caused gets no more of it.
+            if flushed.is_pending() && self.outbox.backlog() > self.route.route.outbox_limit / 2 {
+                return Poll::Pending;
+            }
+            if std::mem::take(&mut self.greedy) {
+                // By way of the runtime's own queue, so that sockets are looked at before this session's next turn.
+                let _ = pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
+            }
+            let mut buffer = ReadBuf::new(&mut scratch.read);
+            let count = match Pin::new(&mut self.reader).poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => buffer.filled().len(),
+                Poll::Ready(Err(_)) => return Poll::Ready(self.broken()),
+            };
+            if count == 0 {
+                return Poll::Ready(self.broken());
+            }
+            self.pulse.heard(Instant::now());
+            self.greedy = count == scratch.read.len();
+            let mut read = std::mem::take(&mut scratch.read);
+            let next = self.take_in(&mut read[..count], scratch);
+            scratch.read = read;
+            if let Some(next) = next {
+                return Poll::Ready(next);
+            }
+        }
+    }
+
+    fn broken(&self) -> Next {
+        // A full outbox has ended the session already, and says why.
+        let asked = self.outbox.requests().into_iter().find_map(|request| match request {
+            Request::Close(close, by) => Some(Next::End(close, by)),
+            _ => None,
+        });
+        asked.unwrap_or_else(|| Next::End(Close::new(Close::BROKEN, "the connection broke"), Closer::Network))
+    }
+
+    /// Handles the frames in what was read, and writes what they caused at once.
+    fn take_in(&mut self, read: &mut [u8], scratch: &mut Scratch) -> Option<Next> {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let limit = self.route.route.message_limit;
+        let mut next = None;
+        let fed = decoder.feed(read, limit, |frame| {
+            next = self.frame(frame, scratch);
+            if scratch.out.len() > KEEP {
+                self.write_out(scratch);
+            }
+            if next.is_some() || self.congested.is_some() { Flow::Stop } else { Flow::Next }
+        });
+        self.decoder = decoder;
+        self.write_out(scratch);
+        match fed {
+            Ok(()) => next,
+            Err(violation) => {
+                self.decoder = Decoder::default();
+                Some(Next::End(Close::new(violation.code(), &violation.to_string()), Closer::Gateway))
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame<'_>, scratch: &mut Scratch) -> Option<Next> {
+        match frame {
+            Frame::Message(message) => self.message(message, scratch),
+            Frame::Ping(payload) => {
+                wire::frame(&mut scratch.out, opcode::PONG, payload);
+                None
+            }
+            Frame::Pong => None,
+            Frame::Close(close) => Some(Next::End(close, Closer::Client)),
+        }
+    }
+
+    fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
+        let route = &self.route.route;
+        if let Some(rate) = route.rate {
+            if !self.bucket.take(rate, Instant::now()) {
+                let why = format!("more than {} messages a second", rate.per_second);
+                return Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway));
+            }
+        }
+        route.counters.received.inc();
+        route.counters.received_bytes.inc_by(message.len() as u64);
+        self.now_or_next(Task::Inbound(message), scratch)
+    }
+
+    /// Handles an event within the turn, or leaves it to be awaited.
+    fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
+        let chain = self.route.chain.load_full();
+        if chain.waits() || self.applier.waits() {
+            return Some(Next::Await(task.into_owned()));
+        }
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let pending = {
+            let spare = Some(&mut scratch.event);
+            let handled = pin!(self.handle(task, &chain, Patience::None, &mut scratch.out, spare));
+            handled.poll(&mut context).is_pending()
+        };
+        if pending {
+            // Nothing in such a chain waits, so this is a mistake of the gateway's; the session's state is gone with it.
+            tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
+            return Some(Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway));
+        }
+        if self.holds {
+            self.write_out(scratch);
+            self.release();
+        }
+        self.ending.take().map(|(close, by)| {
+            self.write_out(scratch);
+            Next::End(close, by)
+        })
+    }
+
+    fn write_out(&mut self, scratch: &mut Scratch) {
+        let out = std::mem::take(&mut scratch.out);
+        self.write(&out);
+        scratch.out = out;
+        scratch.out.clear();
+    }
+
+    fn requests(&mut self, scratch: &mut Scratch) -> Option<Next> {
+        let mut requests = self.outbox.requests().into_iter();
+        while let Some(request) = requests.next() {
+            let task = match request {
+                Request::Close(close, by) => return Some(Next::End(close, by)),
+                Request::Subscribe(topic) => Task::Subscribe(topic),
+                Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
+            };
+            if let Some(next) = self.now_or_next(task, scratch) {
+                requests.for_each(|request| drop(self.outbox.request(request)));
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// The heartbeat, the expiry, and plugins' timers.
+    fn alarmed(&mut self, scratch: &mut Scratch) -> Option<Next> {
+        let now = Instant::now();
+        let beat = match self.pulse.beat(&self.route.route.heartbeat, now) {
+            Beat::Sleep(until) => until,
+            Beat::Ping(until) => {
+                let mut ping = Vec::new();
+                wire::frame(&mut ping, opcode::PING, &[]);
+                self.write(&ping);
+                until
+            }
+            Beat::Dead => {
+                self.applier.node.metrics.heartbeat_timeouts.inc();
+                let close = Close::new(Close::POLICY, "no answer to the heartbeat");
+                return Some(Next::End(close, Closer::Gateway));
+            }
+        };
+        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry <= unix_now()) {
+            let close = Close::new(Close::UNAUTHORIZED, "the session's time is over: sign in again");
+            return Some(Next::End(close, Closer::Gateway));
+        }
+        let due = self.state.as_mut().and_then(|state| {
+            let place = state.timers.iter().position(|timer| timer.at <= now)?;
+            Some(state.timers.remove(place))
+        });
+        let at = if due.is_some() { now } else { self.next_alarm(beat) };
+        self.alarm.as_mut().reset(at);
+        let timer = due?;
+        let next = self.now_or_next(Task::Timer(timer.plugin, timer.name), scratch);
+        self.write_out(scratch);
+        next
+    }
+}

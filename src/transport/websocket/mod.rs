@@ -1,0 +1,7 @@
+//! WebSocket (RFC 6455): the opening handshake's checks, and frames on their way in.
+
+mod decoder;
+mod upgrade;
+
+pub use decoder::{Decoder, Flow, Frame};
+pub use upgrade::{Refused, accept_key, check};

@@ -1,0 +1,190 @@
+//! What RFC 6455 says of frames, byte by byte: what breaks the rules ends with the right code, and hurts nobody else.
+
+use crate::support::Gateway;
+use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame};
+
+const CONFIG: &str = r#"
+[[route]]
+name = "echo"
+path = "/echo"
+plugins = ["echo"]
+limits = { message = "64KiB" }
+"#;
+
+/// First bytes of frames that are parts of a message.
+const TEXT_BEGIN: u8 = 0x01;
+const CONTINUATION: u8 = 0x00;
+const LAST: u8 = 0x80;
+
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first, u8::try_from(payload.len()).unwrap()];
+    bytes.extend(payload);
+    bytes
+}
+
+/// A frame's header alone, with an announced length that does not follow.
+fn header(first: u8, len: u64) -> Vec<u8> {
+    let mut bytes = vec![first, 0x80 | 127];
+    bytes.extend(len.to_be_bytes());
+    bytes.extend([1, 2, 3, 4]);
+    bytes
+}
+
+/// Sends each of the bytes on a connection of its own, which must end with the code; another client goes on.
+async fn all_end_with(code: u16, cases: &[(&str, Vec<u8>)]) {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut other = Client::connect(&gateway.ws_url("/echo")).await;
+    for (what, bytes) in cases {
+        let mut raw = Raw::connect(gateway.address(), "/echo").await;
+        raw.send(bytes).await;
+        assert_eq!(raw.close_code().await, Some(code), "{what}");
+        assert!(raw.is_over().await, "{what}: nothing comes after a close frame");
+        assert_eq!(other.ask(what).await, *what);
+    }
+    let closes = gateway.metric("tidegate_closes_total", &format!("code=\"{code}\"")).await;
+    assert_eq!(closes, cases.len() as f64);
+    assert_eq!(gateway.metric("tidegate_messages_received_total", "").await, cases.len() as f64, "only the other's");
+}
+
+#[tokio::test]
+async fn a_frame_against_the_rules_ends_with_1002() {
+    let long = vec![b'x'; 126];
+    let cases = [
+        ("a reserved bit: 1", frame(TEXT | 0x40, b"x")),
+        ("a reserved bit: 2", frame(TEXT | 0x20, b"x")),
+        ("a reserved bit: 3", frame(TEXT | 0x10, b"x")),
+        ("a reserved opcode", frame(0x83, b"x")),
+        ("a reserved control opcode", frame(0x8b, b"")),
+        ("a text without a mask", unmasked(TEXT, b"x")),
+        ("a ping without a mask", unmasked(PING, b"")),
+        ("a stray continuation", frame(LAST, b"x")),
+        ("a text within a text", [frame(TEXT_BEGIN, b"x"), frame(TEXT, b"y")].concat()),
+        ("a fragmented ping", frame(0x09, b"x")),
+        ("a ping of 126 bytes", frame(PING, &long)),
+        ("a length that is longer than need be", [&[TEXT, 0xfe, 0, 1, 0, 0, 0, 0][..], b"x"].concat()),
+        ("close 1005", frame(CLOSE, &1005_u16.to_be_bytes())),
+        ("close 1006", frame(CLOSE, &1006_u16.to_be_bytes())),
+        ("close 999", frame(CLOSE, &999_u16.to_be_bytes())),
+        ("close 5000", frame(CLOSE, &5000_u16.to_be_bytes())),
+        ("a close of one byte", frame(CLOSE, &[3])),
+    ];
+    all_end_with(1002, &cases).await;
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf8_ends_with_1007() {
+    let cases = [
+        ("whole", frame(TEXT, b"a\xff")),
+        ("cut off", frame(TEXT, b"a\xe2\x82")),
+        ("a surrogate", frame(TEXT, b"\xed\xa0\x80")),
+        ("split over fragments", [frame(TEXT_BEGIN, b"\xe2\x82"), frame(LAST, b"x")].concat()),
+        ("known before the message's end", frame(TEXT_BEGIN, b"\xff")),
+        ("in the reason of a close", frame(CLOSE, b"\x03\xe8\xff")),
+    ];
+    all_end_with(1007, &cases).await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_by_its_header() {
+    // Fragments of 60 KiB and of 4 KiB and a byte.
+    let begin = frame(TEXT_BEGIN, &vec![b'x'; 60 << 10]);
+    let cases = [
+        ("one byte more", header(TEXT, (64 << 10) + 1)),
+        ("a gigabyte", header(0x82, 1 << 30)),
+        ("all that a length can say", header(0x82, u64::MAX)),
+        ("in the sum of its fragments", [begin, vec![LAST, 0x80 | 126, 0x10, 0x01, 1, 2, 3, 4]].concat()),
+    ];
+    all_end_with(1009, &cases).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_is_answered_with_its_own_code() {
+    let gateway = Gateway::start(CONFIG).await;
+    for code in [1000_u16, 1001, 3000, 4999] {
+        let mut raw = Raw::connect(gateway.address(), "/echo").await;
+        raw.send(&frame(CLOSE, &[&code.to_be_bytes()[..], b"bye"].concat())).await;
+        let (first, payload) = raw.frame().await.unwrap();
+        assert_eq!((first, &payload[..2]), (CLOSE, &code.to_be_bytes()[..]));
+        assert!(raw.is_over().await);
+        let closes = format!("by=\"client\",code=\"{code}\"");
+        assert_eq!(gateway.metric("tidegate_closes_total", &closes).await, 1.0);
+    }
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    raw.send(&frame(CLOSE, b"")).await;
+    assert_eq!(raw.frame().await, Some((CLOSE, Vec::new())), "no code is answered by none");
+    // What comes behind a close frame is not looked at.
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    raw.send(&[frame(CLOSE, &1000_u16.to_be_bytes()), frame(TEXT, b"too late")].concat()).await;
+    assert_eq!(raw.frame().await, Some((CLOSE, 1000_u16.to_be_bytes().to_vec())));
+    assert!(raw.is_over().await);
+    assert_eq!(gateway.metric("tidegate_messages_received_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_what_it_carries() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    for payload in [&b""[..], b"tide", &[0xff; 125]] {
+        raw.send(&frame(PING, payload)).await;
+        assert_eq!(raw.frame().await, Some((PONG, payload.to_vec())));
+    }
+    // A pong that nobody asked for is no mistake (RFC 6455 section 5.5.3).
+    raw.send(&[frame(PONG, b"unasked"), frame(TEXT, b"go on")].concat()).await;
+    assert_eq!(raw.frame().await, Some((TEXT, b"go on".to_vec())));
+}
+
+#[tokio::test]
+async fn fragments_become_one_message_whatever_comes_between_and_however_they_are_cut() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    let parts = [
+        frame(TEXT_BEGIN, "tide \u{1f30a}".as_bytes()),
+        frame(PING, b"in between"),
+        // In the middle of a character.
+        frame(CONTINUATION, &"\u{1f30a}".as_bytes()[..2]),
+        frame(LAST, &[&"\u{1f30a}".as_bytes()[2..], b" gate"].concat()),
+    ];
+    let whole = (TEXT, "tide \u{1f30a}\u{1f30a} gate".as_bytes().to_vec());
+    raw.send(&parts.concat()).await;
+    assert_eq!(raw.frame().await, Some((PONG, b"in between".to_vec())));
+    assert_eq!(raw.frame().await, Some(whole.clone()));
+    for byte in parts.concat() {
+        raw.send(&[byte]).await;
+    }
+    assert_eq!(raw.frame().await, Some((PONG, b"in between".to_vec())));
+    assert_eq!(raw.frame().await, Some(whole));
+    assert_eq!(gateway.metric("tidegate_messages_received_total", "").await, 2.0);
+}
+
+#[tokio::test]
+async fn messages_up_to_the_limit_come_back_as_they_were() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    for len in [0, 1, 125, 126, 65535, 65536] {
+        for first in [TEXT, 0x82] {
+            let payload: Vec<u8> = (0..len).map(|at| b'a' + (at % 26) as u8).collect();
+            raw.send(&frame(first, &payload)).await;
+            assert!(raw.frame().await == Some((first, payload)), "{len} bytes of {first:#x}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_fragments_without_end_cost_others_nothing() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut other = Client::connect(&gateway.ws_url("/echo")).await;
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    let mut flood = frame(TEXT_BEGIN, b"a");
+    for _ in 0..100_000 {
+        flood.extend(frame(CONTINUATION, b""));
+    }
+    flood.extend(frame(LAST, b"z"));
+    let flooding = tokio::spawn(async move {
+        raw.send(&flood).await;
+        raw.frame().await
+    });
+    while !flooding.is_finished() {
+        assert_eq!(other.ask("meanwhile").await, "meanwhile");
+    }
+    assert_eq!(flooding.await.unwrap(), Some((TEXT, b"az".to_vec())));
+}

@@ -1,0 +1,19 @@
+//! The gateway as its users meet it: the real binary, real sockets, real guests. One file for each behaviour.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod admin;
+mod auth;
+mod chat;
+mod chat_page;
+mod cli;
+mod drain;
+mod effects;
+mod floors;
+mod frames;
+mod handshake;
+mod hostile;
+mod limits;
+mod reload;
+mod slow;
+mod support;

@@ -1,0 +1,229 @@
+//! Plugins replaced while clients stay: new behaviour is seen, nothing is lost, and a bad file changes nothing.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::client::Client;
+use crate::support::guests::wat;
+use crate::support::{Gateway, PATIENCE, until};
+
+const CONFIG: &str = r#"
+[[route]]
+name = "mark"
+path = "/mark"
+plugins = ["mark"]
+"#;
+/// Messages of a client that may be on their way at a time.
+const PIPELINE: usize = 16;
+
+/// The guest that puts this letter in the place of each message's first byte.
+fn mark(letter: u8) -> Vec<u8> {
+    wat("mark", &[("65 (; the mark ;)", &letter.to_string())])
+}
+
+async fn trouble(gateway: &Gateway, plugin: &str) -> Option<String> {
+    let (_, text) = gateway.admin("/plugins").await;
+    let plugins: Value = serde_json::from_str(&text).unwrap();
+    let known = plugins.as_array().unwrap().iter().find(|known| known["name"] == plugin).expect("the plugin is listed");
+    known["trouble"].as_str().map(str::to_owned)
+}
+
+async fn reloads(gateway: &Gateway, result: &str) -> f64 {
+    gateway.metric("tidegate_plugin_reloads_total", &format!("result=\"{result}\"")).await
+}
+
+/// Pipelines numbered messages until it is told to stop. Returns how many there were, and which marks came back.
+async fn pipeline(client: Client, stop: Arc<AtomicBool>) -> (usize, Vec<u8>) {
+    let (mut sink, mut stream) = client.into_inner().split();
+    let window = Arc::new(Semaphore::new(PIPELINE));
+    let room = window.clone();
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            room.acquire().await.unwrap().forget();
+            sink.send(Message::text(format!("_{sent}"))).await.expect("the session was lost");
+            sent += 1;
+        }
+        sink.send(Message::Close(None)).await.unwrap();
+        sent
+    });
+    let (mut received, mut marks) = (0, Vec::new());
+    loop {
+        let message = tokio::time::timeout(PATIENCE, stream.next()).await.expect("an answer is missing");
+        match message.expect("the stream ends without a close").unwrap() {
+            Message::Text(text) => {
+                assert_eq!(text[1..], received.to_string(), "lost, twice or out of order");
+                if marks.last() != Some(&text.as_bytes()[0]) {
+                    marks.push(text.as_bytes()[0]);
+                }
+                received += 1;
+                window.add_permits(1);
+            }
+            Message::Close(_) => break,
+            other => panic!("{other:?} came"),
+        }
+    }
+    assert_eq!(sending.await.unwrap(), received, "each message is answered");
+    (received, marks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_replaced_under_load_loses_nothing() {
+    const CLIENTS: usize = 4;
+    let gateway = Gateway::start_with(CONFIG, &[("mark", mark(b'A'))]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let client = Client::connect(&gateway.ws_url("/mark")).await;
+        clients.push(tokio::spawn(pipeline(client, stop.clone())));
+    }
+    let letters: Vec<u8> = (b'A'..=b'U').collect();
+    for (generation, letter) in (2..).zip(&letters[1..]) {
+        gateway.replace("mark", &mark(*letter));
+        gateway.generation("mark", generation).await;
+        // Somebody must see it before it is replaced in its turn.
+        let mut probe = Client::connect(&gateway.ws_url("/mark")).await;
+        assert_eq!(probe.ask("_").await.as_bytes(), [*letter]);
+    }
+    assert_eq!(gateway.metric("tidegate_closes_total", "code=\"1011\"").await, 0.0);
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        let (messages, marks) = client.await.unwrap();
+        assert!(messages > 20 * PIPELINE, "{messages} messages are no load");
+        assert!(marks.is_sorted(), "an event ran on an old generation after a new one: {marks:?}");
+        assert_eq!(marks.iter().collect::<BTreeSet<_>>().len(), marks.len());
+        assert_eq!(marks.last(), Some(&b'U'));
+    }
+    assert_eq!(reloads(&gateway, "swapped").await, 20.0);
+    assert_eq!(reloads(&gateway, "refused").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_plugin_call_failures_total", "").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_events_failed_total", "").await, 0.0);
+    // Old generations have gone with their instances: there are no more than calls at a time.
+    assert!(gateway.metric("tidegate_plugin_instances", "mark").await <= (CLIENTS + 1) as f64);
+}
+
+#[tokio::test]
+async fn a_broken_file_leaves_the_old_one_serving() {
+    let gateway = Gateway::start_with(CONFIG, &[("mark", mark(b'A'))]).await;
+    let mut client = Client::connect(&gateway.ws_url("/mark")).await;
+    let whole = mark(b'B');
+    let text = |text: &str| wat::parse_str(text).unwrap();
+    let memory = r#"(memory (export "memory") 1)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))"#;
+    let inbound = r#"(func (export "tidegate:plugin/on-inbound@0.1.0#handle")"#;
+    let broken = [
+        ("garbage", b"PK\x03\x04 this is an archive".to_vec(), "not a WebAssembly file"),
+        ("half of a file", whole[..whole.len() / 2].to_vec(), "not a valid WebAssembly module"),
+        ("nothing", Vec::new(), "not a WebAssembly file"),
+        ("no hooks", text("(module)"), "no hook is exported"),
+        (
+            "an unknown import",
+            text(&format!(
+                r#"(module (import "tidegate:plugin/teleport@0.1.0" "beam" (func)) {memory}
+                   {inbound} (param i64 i32 i32 i32) (result i32) (i32.const 64)))"#
+            )),
+            "teleport",
+        ),
+        (
+            "a wrong signature",
+            text(&format!("(module {memory} {inbound} (param i32) (result i32) (i32.const 64)))")),
+            "does not fit the interface",
+        ),
+        ("an init that fails", wat("refuses", &[]), "the licence has run out"),
+        ("another processor's code", b"\x7fELF\x02\x01\x01".to_vec(), "not a WebAssembly file"),
+    ];
+    for (count, (what, bytes, why)) in broken.iter().enumerate() {
+        gateway.replace("mark", bytes);
+        let said = until(&format!("the trouble with {what}"), || async {
+            (reloads(&gateway, "refused").await > count as f64).then_some(())?;
+            trouble(&gateway, "mark").await
+        })
+        .await;
+        assert!(said.contains(why), "{what}: {said}");
+        gateway.log_line(&["the new file cannot serve", "mark.wasm", why]).await;
+        assert_eq!(client.ask("_").await, "A", "{what}");
+    }
+    assert_eq!(reloads(&gateway, "swapped").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_plugin_generation", "mark").await, 1.0);
+    gateway.replace("mark", &whole);
+    gateway.generation("mark", 2).await;
+    assert_eq!(client.ask("_").await, "B", "a good file heals");
+    assert_eq!(trouble(&gateway, "mark").await, None);
+    assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_deleted_file_leaves_its_generation_serving() {
+    let gateway = Gateway::start_with(CONFIG, &[("mark", mark(b'A'))]).await;
+    let mut client = Client::connect(&gateway.ws_url("/mark")).await;
+    std::fs::remove_file(gateway.plugin_dir().join("mark.wasm")).unwrap();
+    let said = until("the trouble", || async { trouble(&gateway, "mark").await }).await;
+    assert!(said.contains("gone"), "{said}");
+    gateway.log_line(&["file is gone", "mark.wasm"]).await;
+    assert_eq!(client.ask("_").await, "A");
+    assert_eq!(Client::connect(&gateway.ws_url("/mark")).await.ask("_").await, "A");
+    gateway.replace("mark", &mark(b'B'));
+    gateway.generation("mark", 2).await;
+    assert_eq!(client.ask("_").await, "B");
+    assert_eq!(trouble(&gateway, "mark").await, None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_in_place_serves_when_it_is_whole() {
+    let gateway = Gateway::start_with(CONFIG, &[("mark", mark(b'A'))]).await;
+    let mut client = Client::connect(&gateway.ws_url("/mark")).await;
+    let bytes = mark(b'B');
+    let mut file = std::fs::File::create(gateway.plugin_dir().join("mark.wasm")).unwrap();
+    // Slower than a look at the file takes to be worth it, faster than a file takes to be left alone.
+    for piece in bytes.chunks(bytes.len().div_ceil(25)) {
+        file.write_all(piece).unwrap();
+        assert_eq!(client.ask("_").await, "A", "half of a file serves");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    drop(file);
+    gateway.generation("mark", 2).await;
+    assert_eq!(client.ask("_").await, "B");
+    assert_eq!(reloads(&gateway, "swapped").await, 1.0);
+    assert_eq!(trouble(&gateway, "mark").await, None);
+}
+
+#[tokio::test]
+async fn two_hundred_swaps_take_no_memory() {
+    const PLUGINS: usize = 10;
+    let route = |number| format!("[[route]]\nname = \"m{number}\"\npath = \"/m{number}\"\nplugins = [\"m{number}\"]\n");
+    let plugin = |number| format!("[plugin.m{number}]\nfile = \"mark.wasm\"\n");
+    // One file under ten names: each replacement is ten swaps.
+    let config: String = (0..PLUGINS).map(route).chain((0..PLUGINS).map(plugin)).collect();
+    let gateway = Gateway::start_with(&config, &[("mark", mark(b'A'))]).await;
+    let mut clients = Vec::new();
+    for number in 0..PLUGINS {
+        clients.push(Client::connect(&gateway.ws_url(&format!("/m{number}"))).await);
+    }
+    let mut warm = 0;
+    for round in 1..=22 {
+        let letter = b'A' + round % 4;
+        gateway.replace("mark", &mark(letter));
+        for (number, client) in clients.iter_mut().enumerate() {
+            gateway.generation(&format!("m{number}"), u64::from(round) + 1).await;
+            assert_eq!(client.ask("_").await.as_bytes(), [letter]);
+        }
+        if round == 2 {
+            warm = gateway.resident();
+        }
+    }
+    let grown = gateway.resident().saturating_sub(warm);
+    assert!(grown < GROWTH, "200 swaps grew the process by {grown} bytes");
+    assert_eq!(reloads(&gateway, "swapped").await, 220.0);
+    assert_eq!(gateway.metric("tidegate_plugin_instances", "").await, PLUGINS as f64, "old instances are still there");
+}
+
+/// What the allocator may keep back; were a generation to stay, its code alone would be some hundred KiB each time.
+const GROWTH: usize = 8 << 20;

@@ -1,0 +1,186 @@
+//! A client that does not read: its outbox is bounded, its route's policy applies, and other subscribers miss nothing.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+use crate::support::client::{CLOSE, Client, PING, Raw, TEXT, frame, handshake};
+use crate::support::{Gateway, until};
+
+const SIZE: usize = 16 << 10;
+/// Messages between two looks at the healthy subscriber: together they are smaller than an outbox.
+const BATCH: usize = 8;
+
+fn config(policy: &str) -> String {
+    format!(
+        r#"
+[[route]]
+name = "sub"
+path = "/sub"
+plugins = ["fanout"]
+slow_consumer = "{policy}"
+heartbeat = {{ interval = "10m", timeout = "10m" }}
+limits = {{ outbox = "256KiB" }}
+
+[[route]]
+name = "pub"
+path = "/pub"
+plugins = ["fanout"]
+
+[plugin.fanout.grants]
+publish = ["fanout"]
+subscribe = ["fanout"]
+"#
+    )
+}
+
+struct Scene {
+    gateway: Gateway,
+    publisher: Client,
+    healthy: Client,
+    slow: Raw,
+    published: usize,
+}
+
+impl Scene {
+    async fn new(policy: &str) -> Self {
+        let gateway = Gateway::start(&config(policy)).await;
+        let healthy = Client::connect(&gateway.ws_url("/sub")).await;
+        let publisher = Client::connect(&gateway.ws_url("/pub")).await;
+        // Little room in its own kernel, so that it is the gateway's that fills up.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let stream = socket.connect(gateway.address()).await.unwrap();
+        let slow = Raw::begin(stream, &handshake(gateway.address(), "/sub")).await;
+        until("both subscriptions", || async {
+            (gateway.metric("tidegate_subscriptions", "").await == 2.0).then_some(())
+        })
+        .await;
+        Self { gateway, publisher, healthy, slow, published: 0 }
+    }
+
+    /// Publishes some messages and reads them as the healthy subscriber: all of them, in order.
+    async fn publish(&mut self) {
+        for number in self.published..self.published + BATCH {
+            self.publisher.send(&message(number)).await;
+        }
+        for number in self.published..self.published + BATCH {
+            assert_eq!(number_of(&self.healthy.text().await), number, "the healthy subscriber misses nothing");
+        }
+        self.published += BATCH;
+        assert!(self.published < 4096, "64 MiB later, the slow subscriber's outbox still has room");
+    }
+
+    async fn publish_until_dropped(&mut self, at_least: f64) -> f64 {
+        loop {
+            self.publish().await;
+            let dropped = self.gateway.metric("tidegate_outbox_dropped_total", "").await;
+            if dropped >= at_least {
+                return dropped;
+            }
+        }
+    }
+
+    /// Reads as the slow subscriber, up to this message.
+    async fn read_to(&mut self, last: usize) -> Vec<usize> {
+        let mut read = Vec::new();
+        while read.last() != Some(&last) {
+            let (first, payload) = self.slow.frame().await.expect("the session has ended");
+            assert_eq!(first, TEXT);
+            read.push(number_of(std::str::from_utf8(&payload).unwrap()));
+        }
+        read
+    }
+}
+
+fn message(number: usize) -> String {
+    format!("{number:08}{}", "x".repeat(SIZE - 8))
+}
+
+fn number_of(text: &str) -> usize {
+    assert_eq!(text.len(), SIZE, "a frame is whole");
+    text[..8].parse().unwrap()
+}
+
+#[tokio::test]
+async fn disconnect_cuts_the_slow_one_while_others_get_everything() {
+    let mut scene = Scene::new("disconnect").await;
+    let closes = "by=\"gateway\",code=\"1013\",route=\"sub\"";
+    while scene.gateway.metric("tidegate_closes_total", closes).await == 0.0 {
+        scene.publish().await;
+    }
+    // What it had been sent is a beginning without gaps, and the close frame tells it to come again.
+    let mut read = 0;
+    loop {
+        let (first, payload) = scene.slow.frame().await.expect("a close frame at the end");
+        if first == CLOSE {
+            assert_eq!(&payload[..2], &1013_u16.to_be_bytes());
+            break;
+        }
+        assert_eq!((first, number_of(std::str::from_utf8(&payload).unwrap())), (TEXT, read));
+        read += 1;
+    }
+    assert!(read < scene.published, "it was cut, and yet has all");
+    scene.publish().await;
+    assert_eq!(scene.gateway.metric("tidegate_closes_total", closes).await, 1.0);
+    assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 1.0);
+    assert_eq!(scene.gateway.metric("tidegate_subscriptions", "").await, 1.0);
+}
+
+#[tokio::test]
+async fn drop_oldest_keeps_the_session_and_the_newest() {
+    let mut scene = Scene::new("drop-oldest").await;
+    scene.publish_until_dropped(32.0).await;
+    let dropped = scene.gateway.metric("tidegate_outbox_dropped_total", "").await;
+    let read = scene.read_to(scene.published - 1).await;
+    assert!(read.is_sorted_by(|a, b| a < b), "out of order or twice: {read:?}");
+    assert_eq!(read.len() + dropped as usize, scene.published, "each is read or counted");
+    // What waited longest has gone: the last ones that fit are there without a gap.
+    let kept = &read[read.len() - BATCH..];
+    assert_eq!(kept, Vec::from_iter(scene.published - BATCH..scene.published));
+    assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn drop_newest_keeps_the_session_and_the_oldest() {
+    let mut scene = Scene::new("drop-newest").await;
+    scene.publish_until_dropped(32.0).await;
+    let dropped = scene.gateway.metric("tidegate_outbox_dropped_total", "").await as usize;
+    let kept = scene.published - dropped;
+    let read = scene.read_to(kept - 1).await;
+    assert_eq!(read, Vec::from_iter(0..kept), "those that were there first");
+    // It has caught up, so it is served again.
+    let next = scene.published;
+    scene.publish().await;
+    assert_eq!(scene.read_to(next + BATCH - 1).await, Vec::from_iter(next..next + BATCH));
+    assert_eq!(scene.gateway.metric("tidegate_outbox_dropped_total", "").await as usize, dropped);
+    assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_ping_flood_from_a_client_that_never_reads_takes_no_memory() {
+    let gateway = Gateway::start(&config("disconnect")).await;
+    let mut other = Client::connect(&gateway.ws_url("/pub")).await;
+    let before = gateway.resident();
+    let mut raw = Raw::connect(gateway.address(), "/sub").await;
+    let pings = frame(PING, &[7; 125]).repeat(1000);
+    let mut stalled = false;
+    for _ in 0..1000 {
+        match timeout(Duration::from_secs(1), raw.0.write_all(&pings)).await {
+            Ok(written) => written.unwrap(),
+            Err(_) => {
+                stalled = true;
+                break;
+            }
+        }
+    }
+    assert!(stalled, "the gateway took 130 MB of pings from a client that takes no pong");
+    assert!(gateway.resident() < before + (16 << 20), "from {before} to {} bytes", gateway.resident());
+    other.send("still here").await;
+    until("the other's message", || async {
+        (gateway.metric("tidegate_messages_received_total", "pub").await == 1.0).then_some(())
+    })
+    .await;
+}

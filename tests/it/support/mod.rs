@@ -1,0 +1,209 @@
+//! A gateway of the real binary in a directory of its own, and clients for it.
+
+pub(crate) mod browser;
+pub(crate) mod client;
+pub(crate) mod guests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+
+/// Long enough for a busy machine, so that what fails is the gateway.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gateway, which ends with this value.
+pub(crate) struct Gateway {
+    directory: tempfile::TempDir,
+    process: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    /// Starts a gateway on free ports. `config` is a tidegate.toml without `listen`, `admin` and `plugin_directory`;
+    /// the plugins of plugins/ are in the directory, and what `guests` adds.
+    pub(crate) async fn start(config: &str) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// The same, with guests as `(name, WebAssembly)` beside the plugins.
+    pub(crate) async fn start_with(config: &str, guests: &[(&str, Vec<u8>)]) -> Self {
+        let directory = Self::prepare(config, guests);
+        Self::run(directory).await
+    }
+
+    /// The directory that a gateway would run in.
+    pub(crate) fn prepare(config: &str, guests: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let plugins = directory.path().join("plugins");
+        std::fs::create_dir(&plugins).unwrap();
+        for (name, path) in guests::built() {
+            std::fs::copy(path, plugins.join(format!("{name}.wasm"))).unwrap();
+        }
+        for (name, bytes) in guests {
+            std::fs::write(plugins.join(format!("{name}.wasm")), bytes).unwrap();
+        }
+        // Compiled once for all tests: compiling is not what they test.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        let head = format!("plugin_directory = \"plugins\"\ncache_directory = {cache:?}\n");
+        std::fs::write(directory.path().join("tidegate.toml"), head + config).unwrap();
+        directory
+    }
+
+    pub(crate) async fn run(directory: tempfile::TempDir) -> Self {
+        let mut process = tidegate(directory.path())
+            .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = oneshot::channel();
+        let mut tell = Some(tell);
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let kept = log.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let json = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+                if json["message"] == "listening"
+                    && let Some(tell) = tell.take()
+                {
+                    let address = |key: &str| json[key].as_str().unwrap().parse().unwrap();
+                    let _ = tell.send((address("address"), address("admin")));
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let listening = tokio::time::timeout(PATIENCE, told).await;
+        let Ok(Ok((address, admin))) = listening else {
+            panic!("the gateway does not listen; it says:\n{}", log.lock().unwrap().join("\n"));
+        };
+        Self { directory, process, address, admin, log }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://HOST:PORT`
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// `ws://HOST:PORT` and the path.
+    pub(crate) fn ws_url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+
+    pub(crate) fn plugin_dir(&self) -> PathBuf {
+        self.directory.path().join("plugins")
+    }
+
+    /// Replaces a plugin's file in one step, as a deployment would.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
+        let new = self.plugin_dir().join(format!("{name}.new"));
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::rename(new, self.plugin_dir().join(format!("{name}.wasm"))).unwrap();
+    }
+
+    /// A development token of the configuration's jwt-auth plugin.
+    pub(crate) fn token(&self, user: &str) -> String {
+        self.token_for(user, "1h")
+    }
+
+    /// The same, good for a time of the caller's choice.
+    pub(crate) fn token_for(&self, user: &str, ttl: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["token", "--config"])
+            .arg(self.directory.path().join("tidegate.toml"))
+            .args(["--user", user, "--ttl", ttl])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
+    /// Bytes of memory that the process has now.
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the gateway goes on").unwrap()
+    }
+
+    /// Whether any log line has all of these texts.
+    pub(crate) fn logged(&self, texts: &[&str]) -> bool {
+        self.log.lock().unwrap().iter().any(|line| texts.iter().all(|text| line.contains(text)))
+    }
+
+    /// Waits until a log line has all of these texts.
+    pub(crate) async fn log_line(&self, texts: &[&str]) {
+        until(&format!("a log line with {texts:?}"), || async { self.logged(texts).then_some(()) }).await;
+    }
+
+    /// Status and body of a GET on the admin address.
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        client::get(self.admin, path).await
+    }
+
+    /// The sum of a metric's values over all of its series whose labels contain `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.admin("/metrics").await;
+        let series = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            (rest.starts_with('{') || rest.starts_with(' ')) && rest.contains(labels)
+        });
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until a plugin's generation has this number.
+    pub(crate) async fn generation(&self, plugin: &str, number: u64) {
+        let label = format!("plugin=\"{plugin}\"");
+        let what = format!("generation {number} of {plugin}");
+        until(&what, || async {
+            (self.metric("tidegate_plugin_generation", &label).await >= number as f64).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The gateway's command, in a directory with a tidegate.toml.
+pub(crate) fn tidegate(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(directory).stdin(Stdio::null());
+    command
+}
+
+/// Asks again and again until there is an answer: for what happens in another process, which no clock here moves.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+}

@@ -1,0 +1,145 @@
+//! The project's own commands (`cargo xtask …`): this file reads the command line, the others do the work.
+
+mod browser;
+mod debian;
+mod demo;
+mod gateway;
+mod plugins;
+mod process;
+mod tally;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::{ffi::OsStr, net::SocketAddr, process::ExitCode};
+
+use lexopt::prelude::*;
+
+const USAGE: &str = "\
+Tidegate's own commands.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  demo [--listen ADDR] [--admin ADDR] [--release]
+      Build the gateway and the plugins, run the chat example and print links that open it as two users.
+      --listen ADDR  where clients connect   [default: 127.0.0.1:8080]
+      --admin ADDR   health and metrics      [default: 127.0.0.1:8081]
+      --release      build the gateway with optimisations (slower to build)
+      Port 0 means any free port.
+
+  test [--quick]
+      Run everything: formatting, clippy, the plugins, all tests, licences and advisories.
+      --quick        leave out clippy, the documentation tests and the licences
+
+  plugins [NAME...]
+      Build the plugins under plugins/, or only those named, and put them into target/plugins.
+      A running gateway that watches this folder replaces them at once.
+
+  help
+      Print this.
+
+Environment:
+  TIDEGATE_GUEST_TOOLCHAIN=installed|rustup|debian
+      Compile plugins in this way only. Without it each is tried in turn: the wasm32-unknown-unknown target that is
+      installed; `rustup target add`; Debian's compiler, unpacked under target/guest-toolchain.
+";
+
+/// What sysexits.h calls EX_USAGE, as for the gateway itself.
+const BAD_USAGE: u8 = 64;
+
+enum Command {
+    Help,
+    Demo(demo::Options),
+    Test(test::Options),
+    Plugins(Vec<String>),
+}
+
+fn main() -> ExitCode {
+    let command = match parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("error: {error}\n\n`cargo xtask help` lists the commands.");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    let result = match command {
+        Command::Help => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Plugins(names) => plugins::run(&names),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("\nerror: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut command = match parser.next()? {
+        None | Some(Short('h') | Long("help")) => return Ok(Command::Help),
+        Some(Value(name)) => match name.string()?.as_str() {
+            "help" => return Ok(Command::Help),
+            "demo" => Command::Demo(demo::Options::default()),
+            "test" => Command::Test(test::Options::default()),
+            "plugins" => Command::Plugins(Vec::new()),
+            other => return Err(format!("there is no command `{other}`").into()),
+        },
+        Some(other) => return Err(other.unexpected()),
+    };
+    while let Some(argument) = parser.next()? {
+        match (&mut command, argument) {
+            (_, Short('h') | Long("help")) => return Ok(Command::Help),
+            (Command::Demo(options), Long("listen")) => options.listen = address(&parser.value()?)?,
+            (Command::Demo(options), Long("admin")) => options.admin = address(&parser.value()?)?,
+            (Command::Demo(options), Long("release")) => options.release = true,
+            (Command::Test(options), Long("quick")) => options.quick = true,
+            (Command::Plugins(names), Value(name)) => names.push(name.string()?),
+            (_, other) => return Err(other.unexpected()),
+        }
+    }
+    Ok(command)
+}
+
+fn address(value: &OsStr) -> Result<SocketAddr, lexopt::Error> {
+    let address = value.to_string_lossy();
+    address
+        .parse()
+        .map_err(|_| format!("`{address}` is no address: write IP and port, `127.0.0.1:8080`").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, lexopt::Error> {
+        parse(lexopt::Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn demo_takes_two_addresses() {
+        let Ok(Command::Demo(options)) = parsed("demo --listen 127.0.0.1:9000 --admin=127.0.0.1:0 --release") else {
+            panic!("not a demo")
+        };
+        assert_eq!(options.listen.port(), 9000);
+        assert_eq!(options.admin.port(), 0);
+        assert!(options.release);
+    }
+
+    #[test]
+    fn an_option_of_another_command_is_an_error() {
+        assert!(parsed("plugins --quick").is_err());
+        assert!(parsed("test echo").is_err());
+        assert!(parsed("demo --listen nonsense").is_err());
+        assert!(parsed("dance").is_err());
+    }
+
+    #[test]
+    fn every_command_can_be_asked_for_help() {
+        assert!(matches!(parsed("demo --help"), Ok(Command::Help)));
+        assert!(matches!(parsed(""), Ok(Command::Help)));
+    }
+}
