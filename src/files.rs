@@ -10,7 +10,10 @@ use crate::reply::{Body, Refusal, not_found};
 
 /// Headers of every file: what a page of the gateway's needs, and what others could do with it.
 const HEADERS: [(header::HeaderName, &str); 3] = [
-    (header::CONTENT_SECURITY_POLICY, "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'",
+    ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
 ];
@@ -38,7 +41,9 @@ impl Files {
             let rest = path.strip_prefix(prefix.as_str())?;
             (rest.is_empty() || rest.starts_with('/')).then(|| (files.clone(), rest.to_owned()))
         });
-        let Some((files, rest)) = found else { return Err(not_found()) };
+        let Some((files, rest)) = found else {
+            return Err(not_found());
+        };
         let (mut parts, _) = request.into_parts();
         parts.uri = rest.parse().unwrap_or_default();
         let response = match files.serve(Request::from_parts(parts, ())).await {

@@ -35,7 +35,11 @@ impl From<websocket::Refused> for Refusal {
             headers.push((header::UPGRADE, HeaderValue::from_static("websocket")));
             headers.push((header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
         }
-        Self { status: refused.status, why: refused.why.to_owned(), headers }
+        Self {
+            status: refused.status,
+            why: refused.why.to_owned(),
+            headers,
+        }
     }
 }
 
@@ -51,23 +55,48 @@ impl Http {
         for (pattern, route) in routes {
             router.insert(pattern, route)?;
         }
-        Ok(Self { router, files, applier, drain })
+        Ok(Self {
+            router,
+            files,
+            applier,
+            drain,
+        })
     }
 
     /// Answers one request; an upgraded connection becomes a session of its own task.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Infallible> {
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Response<Body>, Infallible> {
+        // Where such a body ends is what request smuggling is about: whatever follows it is no second request.
+        let last = request.headers().contains_key(header::TRANSFER_ENCODING);
         let (route, response) = match self.router.at(request.uri().path()) {
             Ok(found) => {
                 let route = found.value.clone();
-                let parameters = found.params.iter().map(|(name, value)| (name.into(), decode_segment(value))).collect();
+                let parameters = found
+                    .params
+                    .iter()
+                    .map(|(name, value)| (name.into(), decode_segment(value)))
+                    .collect();
                 let name = route.route.name.clone();
                 (name, self.upgrade(request, peer, route, parameters).await)
             }
             Err(_) => ("-".into(), self.files.answer(request).await),
         };
-        let response = response.unwrap_or_else(Refusal::answer);
+        let mut response = response.unwrap_or_else(Refusal::answer);
+        if last {
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let status = response.status();
-        self.applier.node.metrics.handshakes.with_label_values(&[&*route, status.as_str()]).inc();
+        self.applier
+            .node
+            .metrics
+            .handshakes
+            .with_label_values(&[&*route, status.as_str()])
+            .inc();
         Ok(response)
     }
 
@@ -84,7 +113,9 @@ impl Http {
                 return Err((*refused).into());
             }
         }
-        let Some(guest) = self.drain.enter() else { return Err(unavailable("the gateway is shutting down")) };
+        let Some(guest) = self.drain.enter() else {
+            return Err(unavailable("the gateway is shutting down"));
+        };
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let upgrade = hyper::upgrade::on(&mut request);
         let (state, mut effects) = self.authenticate(&request, peer, &route, parameters).await?;
@@ -109,7 +140,14 @@ impl Http {
                 // A task of its own, and a small one: this one holds what is left of the HTTP connection.
                 Some((stream, read)) => {
                     place.keep();
-                    let begin = Begin { stream, read, state, effects, route, applier };
+                    let begin = Begin {
+                        stream,
+                        read,
+                        state,
+                        effects,
+                        route,
+                        applier,
+                    };
                     tokio::spawn(async move {
                         session::serve(begin).await;
                         drop(guest);
@@ -168,7 +206,12 @@ impl Http {
 
     fn authenticate_failed(&self, route: &RouteChain, failure: &Failure) -> Refusal {
         let name = &*route.route.name;
-        self.applier.node.metrics.events_failed.with_label_values(&[name, "authenticate"]).inc();
+        self.applier
+            .node
+            .metrics
+            .events_failed
+            .with_label_values(&[name, "authenticate"])
+            .inc();
         tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
             "authenticate failed: the client is refused");
         unavailable("who you are cannot be checked now")
@@ -205,7 +248,10 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
 /// Values that are not text are given to plugins with replacement characters.
 fn headers(headers: &HeaderMap) -> Vec<(Box<str>, Box<str>)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
-    headers.iter().map(|(name, value)| (name.as_str().into(), text(value))).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), text(value)))
+        .collect()
 }
 
 fn refusal_of(status: u16, effects: &mut Effects) -> Refusal {

@@ -77,9 +77,9 @@ pub struct Subscription {
 
 /// What became of a publication.
 pub enum Published {
-    Done(Option<Position>),
+    Done,
     /// Accepted, but the topic's flusher is behind: wait for `Topic::room` before the next.
-    Congested(Option<Position>, Arc<Topic>),
+    Congested(Arc<Topic>),
     /// Its idempotency key was used before.
     Duplicate,
 }
@@ -127,28 +127,30 @@ impl Hub {
             Accepted::Deliver(publication) => publication,
             Accepted::Duplicate => return Ok(Published::Duplicate),
         };
-        let Some(topic) = topic else { return Ok(Published::Done(publication.position)) };
+        let Some(topic) = topic else { return Ok(Published::Done) };
         let mut pending = topic.pending.lock();
         wire::message(&mut pending.frames, publication.message.as_ref());
         let (end, index) = (pending.frames.len() as u32, pending.ends.len());
         pending.ends.push(end);
-        if let Some(session) = publication.exclude {
-            pending.excluded.push((index, session));
-        }
+        pending
+            .excluded
+            .extend(publication.exclude.iter().map(|session| (index, *session)));
         if !std::mem::replace(&mut pending.flushing, true) {
             self.flushing.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(self.clone().flush(topic.clone()));
         }
         if pending.frames.len() > PENDING {
-            return Ok(Published::Congested(publication.position, topic.clone()));
+            return Ok(Published::Congested(topic.clone()));
         }
-        Ok(Published::Done(publication.position))
+        Ok(Published::Done)
     }
 
     /// Delivers what is pending on a topic until nothing is.
     async fn flush(self: Arc<Self>, topic: Arc<Topic>) {
         loop {
-            let Some(batch) = topic.pending.lock().take() else { break };
+            let Some(batch) = topic.pending.lock().take() else {
+                break;
+            };
             topic.room.notify_waiters();
             let mut at = 0;
             loop {
@@ -156,7 +158,10 @@ impl Hub {
                 let more = {
                     let subscribers = topic.subscribers.lock();
                     let end = (at + CHUNK).min(subscribers.slots.len());
-                    subscribers.slots[at..end].iter().flatten().for_each(|one| batch.deliver(one, &mut tally));
+                    subscribers.slots[at..end]
+                        .iter()
+                        .flatten()
+                        .for_each(|one| batch.deliver(one, &mut tally));
                     at = end;
                     at < subscribers.slots.len()
                 };
@@ -182,7 +187,9 @@ impl Hub {
         since: Option<Position>,
     ) -> Result<(Subscription, Option<Page>), BrokerError> {
         let mut shard = self.shard(topic.as_str()).lock();
-        let page = since.map(|since| self.broker.history(topic, Some(since), usize::MAX)).transpose()?;
+        let page = since
+            .map(|since| self.broker.history(topic, Some(since), usize::MAX))
+            .transpose()?;
         let entry = shard.entry(topic.clone()).or_insert_with(|| {
             self.metrics.topics.inc();
             Arc::default()
@@ -191,15 +198,26 @@ impl Hub {
             let pending = entry.pending.lock();
             pending.first + pending.ends.len() as u64
         };
-        let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from });
+        let slot = entry.subscribers.lock().insert(Subscriber {
+            outbox: outbox.clone(),
+            from,
+        });
         self.metrics.subscriptions.inc();
-        Ok((Subscription { topic: topic.clone(), slot }, page))
+        Ok((
+            Subscription {
+                topic: topic.clone(),
+                slot,
+            },
+            page,
+        ))
     }
 
     /// Ends a subscription. The last one takes the topic along.
     pub fn unsubscribe(&self, subscription: &Subscription) {
         let mut shard = self.shard(subscription.topic.as_str()).lock();
-        let Some(topic) = shard.get(&subscription.topic) else { return };
+        let Some(topic) = shard.get(&subscription.topic) else {
+            return;
+        };
         let mut subscribers = topic.subscribers.lock();
         let empty = subscribers.remove(subscription.slot);
         drop(subscribers);
@@ -220,7 +238,13 @@ impl Hub {
         let mut all: Vec<_> = self
             .shards
             .iter()
-            .flat_map(|shard| shard.lock().iter().map(|(name, topic)| (name.clone(), topic.len())).collect::<Vec<_>>())
+            .flat_map(|shard| {
+                shard
+                    .lock()
+                    .iter()
+                    .map(|(name, topic)| (name.clone(), topic.len()))
+                    .collect::<Vec<_>>()
+            })
             .collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
@@ -340,7 +364,9 @@ impl Batch {
         let written = if begin == 0 && end == self.ends.len() {
             subscriber.outbox.deliver(&self.frames, count)
         } else {
-            subscriber.outbox.deliver(&self.frames.slice(from..self.ends[end - 1] as usize), count)
+            subscriber
+                .outbox
+                .deliver(&self.frames.slice(from..self.ends[end - 1] as usize), count)
         };
         match written {
             Written::Sent | Written::Queued => tally.delivered += u64::from(count),

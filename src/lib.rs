@@ -59,6 +59,8 @@ pub use crate::plugin::Status;
 
 /// How often what has outlived its time is forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often the drain looks for sessions whose handshake was under way when it began.
+const LATECOMERS: Duration = Duration::from_millis(100);
 /// Connections on the admin address.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -98,7 +100,9 @@ async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catal
         let catalog = Catalog::load(&config, engine, node.clone(), runtime)?;
         Ok::<_, anyhow::Error>((config, node, Arc::new(catalog)))
     };
-    tokio::task::spawn_blocking(load).await.context("loading the plugins was broken off")?
+    tokio::task::spawn_blocking(load)
+        .await
+        .context("loading the plugins was broken off")?
 }
 
 impl Gateway {
@@ -108,15 +112,27 @@ impl Gateway {
         let metrics = node.metrics.clone();
         let public = Listener::bind(config.listen, config.max_connections, metrics.clone())
             .with_context(|| in_use("listen", config.listen))?;
-        let admin = Listener::bind(config.admin, ADMIN_CONNECTIONS, metrics)
-            .with_context(|| in_use("admin", config.admin))?;
+        let admin =
+            Listener::bind(config.admin, ADMIN_CONNECTIONS, metrics).with_context(|| in_use("admin", config.admin))?;
         let routes: Vec<_> = catalog.routes().cloned().collect();
         let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
         let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());
         let drain = Drain::default();
-        let http =
-            Http::new(patterns.zip(routes).collect(), Files::new(&config.files), applier, drain.clone())?;
-        Ok(Self { config, public, admin, node, catalog, http: Arc::new(http), drain })
+        let http = Http::new(
+            patterns.zip(routes).collect(),
+            Files::new(&config.files),
+            applier,
+            drain.clone(),
+        )?;
+        Ok(Self {
+            config,
+            public,
+            admin,
+            node,
+            catalog,
+            http: Arc::new(http),
+            drain,
+        })
     }
 
     /// Where clients connect.
@@ -131,10 +147,22 @@ impl Gateway {
 
     /// Serves until `stop` is over, then drains. A second message on `stop` ends the drain at once.
     pub async fn run(self, mut stop: tokio::sync::mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self { config, public, admin, node, catalog, http, drain } = self;
+        let Self {
+            config,
+            public,
+            admin,
+            node,
+            catalog,
+            http,
+            drain,
+        } = self;
         let watch = Watch::start(catalog.clone())?;
         let timeout = config.handshake_timeout.0;
-        let pages = Arc::new(Admin { node: node.clone(), catalog, drain: drain.clone() });
+        let pages = Arc::new(Admin {
+            node: node.clone(),
+            catalog,
+            drain: drain.clone(),
+        });
         // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
         let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
             let pages = pages.clone();
@@ -164,7 +192,11 @@ impl Gateway {
         }));
         stop.recv().await;
         let sessions = node.registry.len();
-        tracing::info!(sessions, seconds = config.drain_timeout.0.as_secs_f64(), "draining: no new sessions");
+        tracing::info!(
+            sessions,
+            seconds = config.drain_timeout.0.as_secs_f64(),
+            "draining: no new sessions"
+        );
         drain.begin();
         public.await.context("the listener has failed")?;
         let drained = tokio::select! {
@@ -174,29 +206,42 @@ impl Gateway {
         };
         match drained {
             true => tracing::info!("drained: every session has ended"),
-            false => tracing::warn!(sessions = drain.guests(), "not drained: the sessions that are left are broken off"),
+            false => tracing::warn!(
+                sessions = drain.guests(),
+                "not drained: the sessions that are left are broken off"
+            ),
         }
         sweeper.abort();
         admin.abort();
         // Its thread may be in the middle of a compilation.
-        tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
+        tokio::task::spawn_blocking(move || drop(watch))
+            .await
+            .context("the watcher has failed")
     }
 }
 
 /// Publications first, then goodbyes, spread over half of the time so that the clients do not all come back at once.
 async fn leave(node: &Node, drain: &Drain, time: Duration) {
     node.hub.flushed().await;
-    let sessions = node.registry.all();
-    let pause = (time / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
     let close = Close::new(Close::RESTART, "the gateway is restarting: connect again");
-    let mut next = tokio::time::Instant::now();
-    for outbox in sessions {
-        // A close is always taken.
-        let _ = outbox.request(Request::Close(close.clone(), Closer::Gateway));
-        next += pause;
-        tokio::time::sleep_until(next).await;
+    loop {
+        let sessions = node.registry.all();
+        let pause = (time / 2)
+            .checked_div(sessions.len() as u32)
+            .unwrap_or_default()
+            .min(Duration::from_millis(2));
+        let mut next = tokio::time::Instant::now();
+        for outbox in sessions {
+            // A close is always taken.
+            let _ = outbox.request(Request::Close(close.clone(), Closer::Gateway));
+            next += pause;
+            tokio::time::sleep_until(next).await;
+        }
+        // Whoever was at the door when it closed is a session only now, and is told then.
+        if tokio::time::timeout(LATECOMERS, drain.empty()).await.is_ok() {
+            break;
+        }
     }
-    drain.empty().await;
     node.hub.flushed().await;
 }
 

@@ -39,12 +39,20 @@ impl Drop for Permit {
 impl Listener {
     /// `connections`: at a time, at most.
     pub fn bind(address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         // So that a restart need not wait for the connections of the one before to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener: socket.listen(BACKLOG)?, permits, metrics })
+        Ok(Self {
+            listener: socket.listen(BACKLOG)?,
+            permits,
+            metrics,
+        })
     }
 
     /// The address, with the port that the system chose where 0 was asked for.
@@ -64,7 +72,9 @@ impl Listener {
                 () = &mut begun => return,
                 accepted = self.accept() => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else { continue };
+            let Some((stream, peer, permit)) = accepted else {
+                continue;
+            };
             tokio::spawn(serve(stream, peer, permit));
         }
     }
@@ -83,11 +93,21 @@ impl Listener {
                 // A small message must not wait for the acknowledgement of the one before (Nagle's algorithm).
                 let _ = stream.set_nodelay(true);
                 self.metrics.connections.inc();
-                Some((stream, peer, Permit { _permit: permit, metrics: self.metrics.clone() }))
+                Some((
+                    stream,
+                    peer,
+                    Permit {
+                        _permit: permit,
+                        metrics: self.metrics.clone(),
+                    },
+                ))
             }
             Err(error) => {
                 // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
                     self.metrics.accept_pauses.inc();
                     tracing::warn!(%error, "a connection cannot be accepted: pausing");
                     tokio::time::sleep(PAUSE).await;

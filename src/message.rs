@@ -42,13 +42,9 @@ impl From<&str> for Text {
 
 impl Message {
     /// The payload's length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "an empty message is a message")]
     pub fn len(&self) -> usize {
         self.payload().len()
-    }
-
-    /// Whether the payload is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The payload, whichever kind it is.
@@ -94,6 +90,7 @@ impl MessageRef<'_> {
     }
 
     /// The payload's length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "an empty message is a message")]
     pub fn len(self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -123,8 +120,8 @@ pub struct Publication {
     pub key: Option<Box<str>>,
     /// Travels with the publication; clients do not see it.
     pub metadata: Vec<(Box<str>, Box<str>)>,
-    /// The session that is not delivered to.
-    pub exclude: Option<SessionId>,
+    /// Sessions that are not delivered to.
+    pub exclude: Vec<SessionId>,
 }
 
 /// A topic's name: 1 to 255 bytes of UTF-8 without control characters.
@@ -183,7 +180,10 @@ impl SessionId {
             let canonical = part.len() == width && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             canonical.then(|| u64::from_str_radix(part, 16).ok()).flatten()
         };
-        Some(Self { node: hex(node, 16)?, number: hex(number, 16)? })
+        Some(Self {
+            node: hex(node, 16)?,
+            number: hex(number, 16)?,
+        })
     }
 }
 
@@ -201,8 +201,6 @@ pub struct Close {
 }
 
 impl Close {
-    pub const NORMAL: u16 = 1000;
-    pub const GOING_AWAY: u16 = 1001;
     pub const PROTOCOL: u16 = 1002;
     /// Reported to plugins when the client's close frame had no code; never sent.
     pub const NO_CODE: u16 = 1005;
@@ -225,7 +223,10 @@ impl Close {
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
-        Self { code, reason: reason[..end].into() }
+        Self {
+            code,
+            reason: reason[..end].into(),
+        }
     }
 
     /// Whether an endpoint may send this code: RFC 6455 section 7.4 and the IANA registry.
@@ -252,15 +253,17 @@ impl Pattern {
         Self(pattern.into())
     }
 
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Linear in both lengths but for patterns with many stars, which configurations do not have.
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
-        let Some(rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-        let Some(last) = self.0.contains('*').then(|| self.0.rsplit('*').next().unwrap_or_default()) else {
+        let Some(rest) = name.strip_prefix(parts.next().unwrap_or_default()) else {
+            return false;
+        };
+        let Some(last) = self
+            .0
+            .contains('*')
+            .then(|| self.0.rsplit('*').next().unwrap_or_default())
+        else {
             return rest.is_empty();
         };
         let middle = parts.clone().count().saturating_sub(1);
@@ -317,9 +320,18 @@ mod tests {
 
     #[test]
     fn session_ids_read_back_what_they_wrote_and_nothing_else() {
-        let id = SessionId { node: 0x1234, number: 7 };
+        let id = SessionId {
+            node: 0x1234,
+            number: 7,
+        };
         assert_eq!(SessionId::parse(&id.to_string()), Some(id));
-        for bad in ["", "-", "1-1", "0000000000001234-000000000000000G", "+000000000001234-0000000000000007"] {
+        for bad in [
+            "",
+            "-",
+            "1-1",
+            "0000000000001234-000000000000000G",
+            "+000000000001234-0000000000000007",
+        ] {
             assert_eq!(SessionId::parse(bad), None, "{bad}");
         }
     }

@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Bounds of the plugin call histogram, in seconds: from a small guest's call to a full CPU budget.
@@ -13,6 +14,7 @@ pub const CALL_SAMPLE: u32 = 64;
 /// Every metric of a node.
 pub struct Metrics {
     registry: Registry,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the reference is written by a test"))]
     described: Vec<(String, String, String, String)>,
     pub connections: IntGauge,
     pub accept_pauses: IntCounter,
@@ -53,7 +55,12 @@ impl Maker {
     /// Registers; a name that is taken is a mistake in this file, which the test below would find.
     fn register<C: Collector + Clone + 'static>(&mut self, collector: &C, kind: &str, labels: &[&str]) {
         for description in collector.desc() {
-            let entry = (description.fq_name.clone(), kind.to_owned(), labels.join(", "), description.help.clone());
+            let entry = (
+                description.fq_name.clone(),
+                kind.to_owned(),
+                labels.join(", "),
+                description.help.clone(),
+            );
             self.described.push(entry);
         }
         if let Err(error) = self.registry.register(Box::new(collector.clone())) {
@@ -87,7 +94,10 @@ impl Maker {
 }
 
 /// The names and labels in this file are literals, which the test below makes all of.
-#[allow(clippy::expect_used, reason = "only a literal in this file can be wrong, and the test makes every one")]
+#[allow(
+    clippy::expect_used,
+    reason = "only a literal in this file can be wrong, and the test makes every one"
+)]
 fn made<T>(metric: prometheus::Result<T>) -> T {
     metric.expect("a metric's name and labels are well formed")
 }
@@ -100,13 +110,18 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let mut make = Maker { registry: Registry::new(), described: Vec::new() };
+        let mut make = Maker {
+            registry: Registry::new(),
+            described: Vec::new(),
+        };
         let call_seconds = HistogramOpts::new(
             "tidegate_plugin_call_seconds",
             "Time from the begin to the end of a plugin's call, of one call in 64.",
         );
-        let call_seconds =
-            made(HistogramVec::new(call_seconds.buckets(CALL_BUCKETS.to_vec()), &["plugin", "hook"]));
+        let call_seconds = made(HistogramVec::new(
+            call_seconds.buckets(CALL_BUCKETS.to_vec()),
+            &["plugin", "hook"],
+        ));
         make.register(&call_seconds, "histogram", &["plugin", "hook"]);
         let load_seconds = made(Histogram::with_opts(HistogramOpts::new(
             "tidegate_plugin_load_seconds",
@@ -117,34 +132,90 @@ impl Metrics {
             call_seconds,
             load_seconds,
             connections: make.gauge("connections", "TCP connections open now, handshakes included."),
-            accept_pauses: make.counter("accept_pauses_total", "Times that accepting paused: no permit or no descriptor left."),
+            accept_pauses: make.counter(
+                "accept_pauses_total",
+                "Times that accepting paused: no permit or no descriptor left.",
+            ),
             handshakes: make.counters(
                 "handshakes_total",
                 "Requests answered, by route (\"-\": none matched) and HTTP status.",
                 &["route", "status"],
             ),
             sessions: make.gauges("sessions", "Sessions now.", &["route"]),
-            closes: make.counters("closes_total", "Sessions that ended, by close code and by who ended them.", &["route", "code", "by"]),
+            closes: make.counters(
+                "closes_total",
+                "Sessions that ended, by close code and by who ended them.",
+                &["route", "code", "by"],
+            ),
             received: make.counters("messages_received_total", "Messages from clients.", &["route"]),
-            received_bytes: make.counters("message_bytes_received_total", "Payload bytes of messages from clients.", &["route"]),
-            sent: make.counters("messages_sent_total", "Messages that plugins sent to their own session.", &["route"]),
+            received_bytes: make.counters(
+                "message_bytes_received_total",
+                "Payload bytes of messages from clients.",
+                &["route"],
+            ),
+            sent: make.counters(
+                "messages_sent_total",
+                "Messages that plugins sent to their own session.",
+                &["route"],
+            ),
             topics: make.gauge("topics", "Topics with subscribers on this node."),
             subscriptions: make.gauge("subscriptions", "Subscriptions of sessions on this node."),
             publications: make.counter("publications_total", "Publications that the hub was asked for."),
-            publications_refused: make.counter("publications_refused_total", "Publications that the broker or a publication hook refused."),
-            deliveries: make.counter("deliveries_total", "Publications handed to outboxes, counted for each subscriber."),
-            dropped: make.counter("outbox_dropped_total", "Messages that full outboxes dropped by their policy."),
-            presence_dropped: make.counter("presence_changes_dropped_total", "Joins and leaves that were not told to presence hooks: too many waited."),
-            heartbeat_timeouts: make.counter("heartbeat_timeouts_total", "Sessions closed because the client was silent."),
-            events_failed: make.counters("events_failed_total", "Events of which no effect was applied, because a plugin failed.", &["route", "event"]),
-            effects_refused: make.counter("effects_refused_total", "Effects that were refused as they were applied."),
+            publications_refused: make.counter(
+                "publications_refused_total",
+                "Publications that the broker or a publication hook refused.",
+            ),
+            deliveries: make.counter(
+                "deliveries_total",
+                "Publications handed to outboxes, counted for each subscriber.",
+            ),
+            dropped: make.counter(
+                "outbox_dropped_total",
+                "Messages that full outboxes dropped by their policy.",
+            ),
+            presence_dropped: make.counter(
+                "presence_changes_dropped_total",
+                "Joins and leaves that were not told to presence hooks: too many waited.",
+            ),
+            heartbeat_timeouts: make.counter(
+                "heartbeat_timeouts_total",
+                "Sessions closed because the client was silent.",
+            ),
+            events_failed: make.counters(
+                "events_failed_total",
+                "Events of which no effect was applied, because a plugin failed.",
+                &["route", "event"],
+            ),
+            effects_refused: make.counter(
+                "effects_refused_total",
+                "Effects that were refused as they were applied.",
+            ),
             calls: make.counters("plugin_calls_total", "Calls of a plugin's hooks.", &["plugin", "hook"]),
-            call_failures: make.counters("plugin_call_failures_total", "Calls that failed: error, trap, cpu, wall, memory, quota, busy.", &["plugin", "hook", "why"]),
-            denied: make.counters("plugin_denied_total", "Host calls that a missing grant refused.", &["plugin", "grant"]),
+            call_failures: make.counters(
+                "plugin_call_failures_total",
+                "Calls that failed: error, trap, cpu, wall, memory, quota, busy.",
+                &["plugin", "hook", "why"],
+            ),
+            denied: make.counters(
+                "plugin_denied_total",
+                "Host calls that a missing grant refused.",
+                &["plugin", "grant"],
+            ),
             instances: make.gauges("plugin_instances", "Instances now, of all generations.", &["plugin"]),
-            generation: make.gauges("plugin_generation", "The generation that serves, counted from 1.", &["plugin"]),
-            reloads: make.counters("plugin_reloads_total", "Attempts to load a plugin's file, by result: swapped, refused.", &["plugin", "result"]),
-            cache_errors: make.counter("compile_cache_errors_total", "Compiled plugins that could not be written or were not usable."),
+            generation: make.gauges(
+                "plugin_generation",
+                "The generation that serves, counted from 1.",
+                &["plugin"],
+            ),
+            reloads: make.counters(
+                "plugin_reloads_total",
+                "Attempts to load a plugin's file, by result: swapped, refused.",
+                &["plugin", "result"],
+            ),
+            cache_errors: make.counter(
+                "compile_cache_errors_total",
+                "Compiled plugins that could not be written or were not usable.",
+            ),
             registry: make.registry,
             described: make.described,
         }
@@ -152,10 +223,13 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
     }
 
     /// Name, kind, labels and help of each metric, for the reference.
+    #[cfg(test)]
     pub fn described(&self) -> &[(String, String, String, String)] {
         &self.described
     }

@@ -68,7 +68,10 @@ struct Members {
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 
@@ -97,7 +100,9 @@ impl Presence {
     /// A session leaves a topic; nothing happens where it was not there.
     pub fn leave(&self, topic: &TopicName, session: SessionId, watched: bool) -> Watch {
         let mut shard = self.shard(topic.as_str()).lock();
-        let Some(members) = shard.get_mut(topic) else { return Watch::Quiet };
+        let Some(members) = shard.get_mut(topic) else {
+            return Watch::Quiet;
+        };
         let watch = members.remove(session, watched);
         if members.is_spent() {
             shard.remove(topic);
@@ -127,7 +132,10 @@ impl Presence {
     /// Up to `limit` members, in no order.
     pub fn members(&self, topic: &str, limit: usize) -> Vec<Member> {
         let shard = self.shard(topic).lock();
-        shard.get(topic).map(|members| members.sessions.values().take(limit).cloned().collect()).unwrap_or_default()
+        shard
+            .get(topic)
+            .map(|members| members.sessions.values().take(limit).cloned().collect())
+            .unwrap_or_default()
     }
 
     pub fn has_user(&self, topic: &str, user: &str) -> bool {
@@ -147,11 +155,20 @@ impl Members {
             None => 1,
         };
         self.sessions.insert(member.session, member.clone());
-        self.tell(Change { joined: true, member, sessions_of_user }, watched)
+        self.tell(
+            Change {
+                joined: true,
+                member,
+                sessions_of_user,
+            },
+            watched,
+        )
     }
 
     fn remove(&mut self, session: SessionId, watched: bool) -> Watch {
-        let Some(member) = self.sessions.remove(&session) else { return Watch::Quiet };
+        let Some(member) = self.sessions.remove(&session) else {
+            return Watch::Quiet;
+        };
         let mut sessions_of_user = 0;
         if let Some(user) = &member.user {
             if let Some(count) = self.users.get_mut(user) {
@@ -162,7 +179,14 @@ impl Members {
                 }
             }
         }
-        self.tell(Change { joined: false, member, sessions_of_user }, watched)
+        self.tell(
+            Change {
+                joined: false,
+                member,
+                sessions_of_user,
+            },
+            watched,
+        )
     }
 
     fn tell(&mut self, change: Change, watched: bool) -> Watch {
@@ -173,12 +197,19 @@ impl Members {
             return Watch::Dropped;
         }
         self.changes.push_back(change);
-        if std::mem::replace(&mut self.draining, true) { Watch::Quiet } else { Watch::Drain }
+        if std::mem::replace(&mut self.draining, true) {
+            Watch::Quiet
+        } else {
+            Watch::Drain
+        }
     }
 
     fn counts(&self) -> Counts {
         let anonymous = self.sessions.len() as u32 - self.users.values().sum::<u32>();
-        Counts { sessions: self.sessions.len() as u32, users: self.users.len() as u32 + anonymous }
+        Counts {
+            sessions: self.sessions.len() as u32,
+            users: self.users.len() as u32 + anonymous,
+        }
     }
 
     fn is_spent(&self) -> bool {
@@ -191,7 +222,11 @@ mod tests {
     use super::*;
 
     fn member(number: u64, user: Option<&str>) -> Member {
-        Member { session: SessionId { node: 1, number }, user: user.map(Into::into), info: "".into() }
+        Member {
+            session: SessionId { node: 1, number },
+            user: user.map(Into::into),
+            info: "".into(),
+        }
     }
 
     #[test]
@@ -211,10 +246,16 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| presence.next_change(&topic))
             .map(|change| (change.joined, change.member.session.number, change.sessions_of_user))
             .collect();
-        assert_eq!(told, [(true, 1, 1), (true, 2, 2), (true, 3, 1), (false, 1, 1), (false, 2, 0)]);
+        assert_eq!(
+            told,
+            [(true, 1, 1), (true, 2, 2), (true, 3, 1), (false, 1, 1), (false, 2, 0)]
+        );
         assert_eq!(presence.leave(&topic, session(3), true), Watch::Drain);
         assert!(presence.next_change(&topic).is_some() && presence.next_change(&topic).is_none());
-        assert!(presence.shards.iter().all(|shard| shard.lock().is_empty()), "an empty topic leaves no trace");
+        assert!(
+            presence.shards.iter().all(|shard| shard.lock().is_empty()),
+            "an empty topic leaves no trace"
+        );
     }
 
     #[test]

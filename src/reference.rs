@@ -17,15 +17,23 @@ fn agrees(name: &str, text: &str) {
         std::fs::write(&file, text).unwrap();
     }
     let there = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(there == text, "{name} is not what the sources say: TIDEGATE_BLESS=1 cargo test -p tidegate reference");
+    assert!(
+        there == text,
+        "{name} is not what the sources say: TIDEGATE_BLESS=1 cargo test -p tidegate reference"
+    );
 }
 
 #[test]
 fn the_metrics_reference_is_what_the_sources_say() {
-    let mut text = format!("# Metrics\n\n{HEAD}Served at `/metrics` on the admin address, in the Prometheus text format.\n\n");
+    let mut text =
+        format!("# Metrics\n\n{HEAD}Served at `/metrics` on the admin address, in the Prometheus text format.\n\n");
     text.push_str("| name | kind | labels | what it counts |\n|---|---|---|---|\n");
     for (name, kind, labels, help) in Metrics::new().described() {
-        let labels = if labels.is_empty() { "–".to_owned() } else { format!("`{}`", labels.replace(", ", "`, `")) };
+        let labels = if labels.is_empty() {
+            "–".to_owned()
+        } else {
+            format!("`{}`", labels.replace(", ", "`, `"))
+        };
         writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     agrees("metrics.md", &text);
@@ -83,7 +91,9 @@ fn line(text: &Value) -> String {
 /// The definition that a property refers to, if it does.
 fn referred<'a>(property: &'a Value, definitions: &'a Map<String, Value>) -> Option<(&'a str, &'a Value)> {
     let direct = property["$ref"].as_str();
-    let inner = ["allOf", "anyOf"].iter().find_map(|key| property[*key][0]["$ref"].as_str());
+    let inner = ["allOf", "anyOf"]
+        .iter()
+        .find_map(|key| property[*key][0]["$ref"].as_str());
     let name = direct.or(inner)?.rsplit('/').next()?;
     Some((name, &definitions[name]))
 }
@@ -102,7 +112,10 @@ fn kind(property: &Value, definitions: &Map<String, Value>) -> String {
         kind => kind.as_str().unwrap_or_default(),
     };
     match name {
-        "array" => format!("list of {}s", kind(&property["items"], definitions).replace("one of", "name")),
+        "array" => format!(
+            "list of {}s",
+            kind(&property["items"], definitions).replace("one of", "name")
+        ),
         "object" => "tables".to_owned(),
         "integer" => "number".to_owned(),
         "" => "table".to_owned(),
@@ -112,7 +125,9 @@ fn kind(property: &Value, definitions: &Map<String, Value>) -> String {
 
 /// The cases of an enumeration, with what they mean.
 fn cases(property: &Value, definitions: &Map<String, Value>) -> String {
-    let Some((_, definition)) = referred(property, definitions) else { return String::new() };
+    let Some((_, definition)) = referred(property, definitions) else {
+        return String::new();
+    };
     let cases = definition["oneOf"].as_array().cloned().unwrap_or_default();
     let case = |case: &Value| format!("<br>`{}`: {}", case["const"], line(&case["description"]));
     cases.iter().map(case).collect()

@@ -20,12 +20,8 @@ const HEADER_BYTES: usize = 32 << 10;
 const HEADERS: usize = 100;
 
 /// Serves a connection's requests until it is closed or upgraded.
-pub async fn serve<F>(
-    stream: TcpStream,
-    timeout: Duration,
-    drain: &Drain,
-    answer: impl Fn(Request<Incoming>) -> F,
-) where
+pub async fn serve<F>(stream: TcpStream, timeout: Duration, drain: &Drain, answer: impl Fn(Request<Incoming>) -> F)
+where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
     let connection = http1::Builder::new()

@@ -51,7 +51,10 @@ pub struct Timer {
 
 impl SessionState {
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+        self.attributes
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, value)| &**value)
     }
 
     /// None removes the attribute.
@@ -62,10 +65,6 @@ impl SessionState {
         } else {
             self.attributes.shrink_to_fit();
         }
-    }
-
-    pub fn is_subscribed(&self, topic: &str) -> bool {
-        self.subscriptions.iter().any(|subscribed| subscribed.subscription.topic.as_str() == topic)
     }
 }
 
@@ -89,7 +88,13 @@ impl Handshake {
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Self {
         let path_len = target.find('?').unwrap_or(target.len()) as u32;
-        Self { target: target.into(), path_len, peer, headers: headers.into(), parameters: parameters.into() }
+        Self {
+            target: target.into(),
+            path_len,
+            peer,
+            headers: headers.into(),
+            parameters: parameters.into(),
+        }
     }
 
     pub fn path(&self) -> &str {
@@ -104,11 +109,16 @@ impl Handshake {
     /// The first value of a query parameter, decoded.
     pub fn query(&self, name: &str) -> Option<String> {
         let mut pairs = form_urlencoded::parse(self.raw_query().as_bytes());
-        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        pairs
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.into_owned())
     }
 
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+        self.parameters
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, value)| &**value)
     }
 
     pub fn headers(&self) -> &[(Box<str>, Box<str>)] {
@@ -117,28 +127,46 @@ impl Handshake {
 
     /// A header's values, joined with commas (RFC 9110 section 5.3), cookies with semicolons (RFC 6265 section 5.4).
     pub fn header(&self, name: &str) -> Option<String> {
-        let separator = if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " };
-        let values: Vec<&str> =
-            self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value).collect();
+        let separator = if name.eq_ignore_ascii_case("cookie") {
+            "; "
+        } else {
+            ", "
+        };
+        let values: Vec<&str> = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| &**value)
+            .collect();
         (!values.is_empty()).then(|| values.join(separator))
     }
 
     pub fn cookie(&self, name: &str) -> Option<String> {
         let cookies = self.header("cookie")?;
         let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+        pairs
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.to_owned())
     }
 
     /// The subprotocols that the client offers, by its preference.
     pub fn subprotocols(&self) -> Vec<String> {
         let offered = self.header("sec-websocket-protocol").unwrap_or_default();
-        offered.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        offered
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Forgets what need not be kept while the session lives.
     pub fn forget(&mut self, keep: &[String]) {
         let headers = std::mem::take(&mut self.headers).into_vec();
-        self.headers = headers.into_iter().filter(|(name, _)| keep.iter().any(|kept| **kept == **name)).collect();
+        self.headers = headers
+            .into_iter()
+            .filter(|(name, _)| keep.iter().any(|kept| **kept == **name))
+            .collect();
     }
 }
 
@@ -152,8 +180,16 @@ mod tests {
     use super::*;
 
     fn handshake(target: &str, headers: &[(&str, &str)]) -> Handshake {
-        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Handshake::new(target, IpAddr::from([127, 0, 0, 1]), headers, vec![("room".into(), decode_segment("a%20b"))])
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        Handshake::new(
+            target,
+            IpAddr::from([127, 0, 0, 1]),
+            headers,
+            vec![("room".into(), decode_segment("a%20b"))],
+        )
     }
 
     #[test]
@@ -171,7 +207,13 @@ mod tests {
     fn headers_are_found_in_any_case_and_joined() {
         let mut request = handshake(
             "/",
-            &[("cookie", "a=1; b=2"), ("cookie", "c=3=4"), ("x", "1"), ("x", "2"), ("sec-websocket-protocol", "v1, v2")],
+            &[
+                ("cookie", "a=1; b=2"),
+                ("cookie", "c=3=4"),
+                ("x", "1"),
+                ("x", "2"),
+                ("sec-websocket-protocol", "v1, v2"),
+            ],
         );
         assert_eq!(request.header("X").as_deref(), Some("1, 2"));
         assert_eq!(request.cookie("c").as_deref(), Some("3=4"));

@@ -23,7 +23,11 @@ const FAILURE: u8 = 1;
 /// Plugins decide who may come in, what a message becomes and where it goes; the gateway keeps the sockets, the topics
 /// and the queues, and replaces plugins while clients stay connected.
 #[derive(Parser)]
-#[command(name = "tidegate", version, after_help = "Exit codes: 0 ended well, 64 bad usage or configuration, 1 anything else.")]
+#[command(
+    name = "tidegate",
+    version,
+    after_help = "Exit codes: 0 ended well, 64 bad usage or configuration, 1 anything else."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,7 +75,11 @@ pub fn main() -> ExitCode {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // Nowhere to say it is no reason to fail.
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(USAGE)
+            };
         }
     };
     let result = match cli.command {
@@ -106,7 +114,9 @@ fn start_log(format: LogFormat) {
 
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // Where a log is started already (in tests), it stays as it is.
     let _ = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),

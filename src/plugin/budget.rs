@@ -26,7 +26,12 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, used: Duration::ZERO, last: None, polls: Arc::default() }
+        Self {
+            limit,
+            used: Duration::ZERO,
+            last: None,
+            polls: Arc::default(),
+        }
     }
 
     pub fn begin(&mut self) {
@@ -49,7 +54,11 @@ impl Budget {
             }
         }
         self.last = Some((poll, now));
-        if self.used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
+        if self.used > self.limit {
+            Err(Overrun(self.limit))
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -80,7 +80,11 @@ impl Seen {
     pub fn look(file: &std::path::Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-        Some(Self { len: metadata.len(), modified: metadata.modified().ok(), inode: metadata.ino() })
+        Some(Self {
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: metadata.ino(),
+        })
     }
 }
 
@@ -89,7 +93,10 @@ impl Catalog {
     pub fn load(config: &Config, engine: Engine, node: Arc<Node>, runtime: Handle) -> anyhow::Result<Self> {
         let cache = Cache::new(&config.cache_directory);
         let mut plugins = BTreeMap::new();
-        let names = config.routes.iter().flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
+        let names = config
+            .routes
+            .iter()
+            .flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
         for name in names {
             if plugins.contains_key(name) {
                 continue;
@@ -97,7 +104,12 @@ impl Catalog {
             let file = plugin_file(config, name);
             let settings = config.plugins.get(name).cloned().unwrap_or_default();
             let seen = Seen::look(&file);
-            let loader = Loader { engine: &engine, cache: &cache, node: &node, runtime: &runtime };
+            let loader = Loader {
+                engine: &engine,
+                cache: &cache,
+                node: &node,
+                runtime: &runtime,
+            };
             let serving = loader
                 .load(name, &file, &settings, 1, None)
                 .and_then(|loaded| loaded.context("it is empty"))
@@ -124,7 +136,14 @@ impl Catalog {
             (Arc::new(chain), names)
         });
         let routes = routes.collect();
-        Ok(Self { engine, cache, node, runtime, plugins: Mutex::new(plugins), routes })
+        Ok(Self {
+            engine,
+            cache,
+            node,
+            runtime,
+            plugins: Mutex::new(plugins),
+            routes,
+        })
     }
 
     /// The routes, in the order of the configuration.
@@ -134,7 +153,11 @@ impl Catalog {
 
     /// Names and files of all plugins.
     pub fn files(&self) -> Vec<(String, PathBuf)> {
-        self.plugins.lock().iter().map(|(name, plugin)| (name.clone(), plugin.file.clone())).collect()
+        self.plugins
+            .lock()
+            .iter()
+            .map(|(name, plugin)| (name.clone(), plugin.file.clone()))
+            .collect()
     }
 
     /// Whether the file looks other than when it was last loaded or refused.
@@ -146,7 +169,12 @@ impl Catalog {
     pub fn reload(&self, name: &str, seen: Option<Seen>) {
         let Some((file, config, former, number)) = self.plugins.lock().get_mut(name).map(|plugin| {
             plugin.seen = seen;
-            (plugin.file.clone(), plugin.config.clone(), plugin.serving.clone(), plugin.generations + 1)
+            (
+                plugin.file.clone(),
+                plugin.config.clone(),
+                plugin.serving.clone(),
+                plugin.generations + 1,
+            )
         }) else {
             return;
         };
@@ -157,8 +185,12 @@ impl Catalog {
             return;
         }
         let begun = Instant::now();
-        let loader =
-            Loader { engine: &self.engine, cache: &self.cache, node: &self.node, runtime: &self.runtime };
+        let loader = Loader {
+            engine: &self.engine,
+            cache: &self.cache,
+            node: &self.node,
+            runtime: &self.runtime,
+        };
         match loader.load(name, &file, &config, number, Some(former.hash)) {
             Ok(None) => self.note(name, None),
             Ok(Some(generation)) => {
@@ -166,8 +198,17 @@ impl Catalog {
                 let took = begun.elapsed();
                 self.node.metrics.load_seconds.observe(took.as_secs_f64());
                 self.node.metrics.reloads.with_label_values(&[name, "swapped"]).inc();
-                self.node.metrics.generation.with_label_values(&[name]).set(number as i64);
-                tracing::info!(plugin = name, generation = number, ms = took.as_millis() as u64, "swapped: new events run on this generation");
+                self.node
+                    .metrics
+                    .generation
+                    .with_label_values(&[name])
+                    .set(number as i64);
+                tracing::info!(
+                    plugin = name,
+                    generation = number,
+                    ms = took.as_millis() as u64,
+                    "swapped: new events run on this generation"
+                );
             }
             Err(error) => {
                 self.node.metrics.reloads.with_label_values(&[name, "refused"]).inc();
@@ -210,7 +251,11 @@ impl Catalog {
                 sha256: serving.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
                 form: serving.form.name(),
                 bytes: serving.size,
-                hooks: super::event::Hook::ALL.into_iter().filter(|hook| serving.has(*hook)).map(|hook| hook.name()).collect(),
+                hooks: super::event::Hook::ALL
+                    .into_iter()
+                    .filter(|hook| serving.has(*hook))
+                    .map(|hook| hook.name())
+                    .collect(),
                 imports: serving.imports.clone(),
                 waits: serving.waits(),
                 instances: serving.instances(),
@@ -226,7 +271,13 @@ impl Catalog {
 }
 
 fn chain_of(plugins: &BTreeMap<String, Plugin>, names: &[String]) -> Arc<Chain> {
-    Arc::new(Chain::new(names.iter().filter_map(|name| plugins.get(name)).map(|plugin| plugin.serving.clone()).collect()))
+    Arc::new(Chain::new(
+        names
+            .iter()
+            .filter_map(|name| plugins.get(name))
+            .map(|plugin| plugin.serving.clone())
+            .collect(),
+    ))
 }
 
 /// From a file to a generation.
@@ -261,7 +312,11 @@ impl Loader<'_> {
         let (component, trouble) = self.cache.component(self.engine, &component)?;
         if let Some(trouble) = trouble {
             self.node.metrics.cache_errors.inc();
-            tracing::warn!(plugin = name, error = format!("{trouble:#}"), "the cache of compiled plugins is of no help");
+            tracing::warn!(
+                plugin = name,
+                error = format!("{trouble:#}"),
+                "the cache of compiled plugins is of no help"
+            );
         }
         let (template, imports) = Template::new(self.engine, &component)?;
         let context = Context {

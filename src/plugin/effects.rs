@@ -15,8 +15,15 @@ pub enum Effect {
     Unsubscribe(TopicName),
     Close(Close),
     /// `after` in milliseconds.
-    SetTimer { plugin: Arc<str>, name: Box<str>, after: u64 },
-    CancelTimer { plugin: Arc<str>, name: Box<str> },
+    SetTimer {
+        plugin: Arc<str>,
+        name: Box<str>,
+        after: u64,
+    },
+    CancelTimer {
+        plugin: Arc<str>,
+        name: Box<str>,
+    },
     Publish(Box<Publish>),
     ToUser(Arc<str>, Remote),
     ToSession(SessionId, Remote),
@@ -34,7 +41,7 @@ pub struct Subscribe {
 pub struct Publish {
     pub topic: TopicName,
     pub message: Message,
-    pub exclude: Option<SessionId>,
+    pub exclude: Vec<SessionId>,
     /// Size and time to live in milliseconds, where the plugin differs from the topic's rule.
     pub history: Option<(u32, u64)>,
     pub idempotency_key: Option<Box<str>>,

@@ -1,6 +1,9 @@
 //! One instance of a plugin: a store of its own, its hooks, and how they are called.
 
-#![allow(unsafe_code, reason = "wasmtime checks a function's type at each safe call; here once for each instance")]
+#![allow(
+    unsafe_code,
+    reason = "wasmtime checks a function's type at each safe call; here once for each instance"
+)]
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -44,8 +47,17 @@ pub mod signature {
     pub type Inbound<'a> = ((u64, BorrowedMessage<'a>), Answer<Verdict>);
     pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answer<Verdict>);
     pub type Timer<'a> = ((u64, &'a str), Answer<()>);
-    pub type Presence<'a> =
-        ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answer<()>);
+    pub type Presence<'a> = (
+        (
+            &'a str,
+            hooks::on_presence::Event,
+            &'a str,
+            Option<&'a str>,
+            &'a str,
+            u32,
+        ),
+        Answer<()>,
+    );
 }
 
 impl Instance {
@@ -58,13 +70,21 @@ impl Instance {
         store.epoch_deadline_callback(move |mut store| {
             store.data_mut().budget.tick()?;
             // A call that waits gives others a turn at each tick; one that does not cannot.
-            Ok(if waits { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
+            Ok(if waits {
+                UpdateDeadline::Yield(1)
+            } else {
+                UpdateDeadline::Continue(1)
+            })
         });
         store.data_mut().begin(Hook::Init, None);
         let polls = store.data().budget.polls();
         let made = if waits {
             let mut instantiation = pin!(template.pre.instantiate_async(&mut store));
-            Counted { polls: &polls, future: instantiation.as_mut() }.await
+            Counted {
+                polls: &polls,
+                future: instantiation.as_mut(),
+            }
+            .await
         } else {
             template.pre.instantiate(&mut store)
         };
@@ -72,7 +92,11 @@ impl Instance {
             Ok(instance) => instance,
             Err(error) => {
                 let why = Why::of(&error, store.data().memory.refused);
-                return Err(if let Why::Trap(what) = why { Why::Instance(what) } else { why });
+                return Err(if let Why::Trap(what) = why {
+                    Why::Instance(what)
+                } else {
+                    why
+                });
             }
         };
         let mut hooks = [None; Hook::ALL.len()];
@@ -82,11 +106,21 @@ impl Instance {
             }
         }
         let first_memory = store.data().memory_bytes();
-        let mut made = Self { store, hooks, polls, waits, first_memory, dead: false };
-        made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
+        let mut made = Self {
+            store,
+            hooks,
+            polls,
+            waits,
+            first_memory,
+            dead: false,
+        };
+        made.check_types()
+            .map_err(|error| Why::Instance(format!("{error:#}")))?;
         if made.hooks[Hook::Init as usize].is_some() {
             let wall = context.limits.wall.0;
-            let answer = made.call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall).await?;
+            let answer = made
+                .call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall)
+                .await?;
             answer.0.map_err(Why::Error)?;
         }
         made.first_memory = made.store.data().memory_bytes();
@@ -106,16 +140,24 @@ impl Instance {
             }
         }
         macro_rules! check_all {
-            ($($hook:ident),*) => {
-                $(check::<<signature::$hook as Signature>::Params, <signature::$hook as Signature>::Answer>(self, Hook::$hook)?;)*
+            ($($hook:ident$(<$lifetime:lifetime>)?),*) => {
+                $(check::<
+                    <signature::$hook$(<$lifetime>)? as Signature>::Params,
+                    <signature::$hook$(<$lifetime>)? as Signature>::Answer,
+                >(self, Hook::$hook)?;)*
             };
         }
-        check_all!(Init, Authenticate, Opened, Closed, Inbound, Publication, Timer, Presence);
+        check_all!(
+            Init,
+            Authenticate,
+            Opened,
+            Closed<'static>,
+            Inbound<'static>,
+            Publication<'static>,
+            Timer<'static>,
+            Presence<'static>
+        );
         Ok(())
-    }
-
-    pub fn has(&self, hook: Hook) -> bool {
-        self.hooks[hook as usize].is_some()
     }
 
     /// Calls a hook that the plugin has. The event is back in its place afterwards, whatever happened. `S` must be the
@@ -144,7 +186,15 @@ impl Instance {
         self.dead = true;
         let answer = if self.waits {
             let call = pin!(func.call_async(&mut self.store, params));
-            match tokio::time::timeout(wall, Counted { polls: &self.polls, future: call }).await {
+            match tokio::time::timeout(
+                wall,
+                Counted {
+                    polls: &self.polls,
+                    future: call,
+                },
+            )
+            .await
+            {
                 Ok(answer) => answer.map_err(Some),
                 Err(_) => Err(None),
             }

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::Session;
@@ -14,10 +13,8 @@ use crate::wire;
 
 /// How long a client may take to read what waits for it, and the close frame behind it.
 const FLUSH: Duration = Duration::from_secs(5);
-/// How long the client's side of the connection may stay open after that.
+/// How long the client's side of the connection may stay open after that. Whatever it sends meanwhile is thrown away.
 const LINGER: Duration = Duration::from_secs(1);
-/// What is read and thrown away meanwhile, at most.
-const DISCARD: u64 = 1 << 20;
 
 impl Session {
     pub(super) async fn end(mut self, close: Close, by: Closer) {
@@ -29,7 +26,10 @@ impl Session {
             Closer::Gateway => "gateway",
             Closer::Network => "network",
         };
-        metrics.closes.with_label_values(&[&*route.route.name, &close.code.to_string(), who]).inc();
+        metrics
+            .closes
+            .with_label_values(&[&*route.route.name, &close.code.to_string(), who])
+            .inc();
         tracing::debug!(session = %self.outbox.id, route = &*route.route.name, code = close.code, reason = &*close.reason, by = who, "closed");
         self.outbox.end();
         // Others hear at once that the client has gone; that it is slow to go concerns nobody.
@@ -51,14 +51,20 @@ impl Session {
         if chain.has(Hook::Closed) {
             match chain.closed(&mut event, close, by).await {
                 Ok(()) => {
-                    let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
+                    let mut effects = event
+                        .as_mut()
+                        .map(|event| std::mem::take(&mut event.effects))
+                        .unwrap_or_default();
                     // What is sent to the session itself has nowhere to go.
-                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new()).await;
+                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new())
+                        .await;
                 }
                 Err(failure) => self.failed("closed", &failure),
             }
         }
-        let Some(state) = event.and_then(|mut event| event.session.take()) else { return };
+        let Some(state) = event.and_then(|mut event| event.session.take()) else {
+            return;
+        };
         for subscribed in &state.subscriptions {
             self.applier.node.hub.unsubscribe(&subscribed.subscription);
             if subscribed.present {
@@ -83,7 +89,6 @@ impl Session {
             return;
         }
         let _ = self.outbox.shutdown();
-        let mut rest = (&mut self.reader).take(DISCARD);
-        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        let _ = timeout(LINGER, tokio::io::copy(&mut self.reader, &mut tokio::io::sink())).await;
     }
 }

@@ -123,7 +123,14 @@ impl Waiting {
 
 /// Serves a client until its session is over. The route's place (`Route::enter`) is given back at the end.
 pub async fn serve(begin: Begin) {
-    let Begin { stream, read, state, effects, route, applier } = begin;
+    let Begin {
+        stream,
+        read,
+        state,
+        effects,
+        route,
+        applier,
+    } = begin;
     let (reader, writer) = stream.into_split();
     let limits = &route.route;
     let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow));
@@ -215,7 +222,10 @@ impl Session {
                     state.handshake.forget(&self.route.route.keep_headers);
                 }
                 if opened.is_err() && self.ending.is_none() {
-                    self.ending = Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
+                    self.ending = Some((
+                        Close::new(Close::INTERNAL, "the session could not be opened"),
+                        Closer::Gateway,
+                    ));
                 }
                 opened
             }
@@ -232,7 +242,10 @@ impl Session {
         };
         match called {
             Ok(()) => {
-                let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
+                let mut effects = event
+                    .as_mut()
+                    .map(|event| std::mem::take(&mut event.effects))
+                    .unwrap_or_default();
                 if !effects.is_empty() {
                     self.apply(&mut event, &mut effects, patience, out).await;
                 }
@@ -250,18 +263,29 @@ impl Session {
             *slot = Some(event);
         }
         if self.state.is_none() && self.ending.is_none() {
-            self.ending = Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
+            self.ending = Some((
+                Close::new(Close::INTERNAL, "the session was lost in a plugin's call"),
+                Closer::Gateway,
+            ));
         }
     }
 
     fn failed(&mut self, event: &'static str, failure: &Failure) {
         let route = &self.route.route;
-        self.applier.node.metrics.events_failed.with_label_values(&[&route.name, event]).inc();
+        self.applier
+            .node
+            .metrics
+            .events_failed
+            .with_label_values(&[&route.name, event])
+            .inc();
         let session = self.outbox.id;
         tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
             generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
         if route.failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
-            self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
+            self.ending = Some((
+                Close::new(Close::INTERNAL, "a message could not be handled"),
+                Closer::Gateway,
+            ));
         }
     }
 
@@ -278,7 +302,9 @@ impl Session {
     /// When the session must look at its clock next.
     fn next_alarm(&mut self, beat: Instant) -> Instant {
         let state = self.state.as_ref();
-        let timers = state.into_iter().flat_map(|state| state.timers.iter().map(|timer| timer.at));
+        let timers = state
+            .into_iter()
+            .flat_map(|state| state.timers.iter().map(|timer| timer.at));
         let expiry = state.and_then(|state| state.expiry).map(|expiry| {
             // Looked at again at least every hour: the wall clock may be set meanwhile.
             let left = expiry.saturating_sub(unix_now()).min(3_600_000);

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use crate::support::client::{Client, Raw, handshake};
 use crate::support::Gateway;
+use crate::support::client::{Client, Raw, handshake};
 
 const CONFIG: &str = r#"
 [[route]]
@@ -33,18 +33,25 @@ async fn a_good_token_is_taken_from_header_query_and_subprotocol() {
     let mut client = by_query(&gateway, &token).await.unwrap();
     assert_eq!(client.ask("query").await, "query");
     let header = format!("Bearer {token}");
-    let mut client = Client::try_connect(&gateway.ws_url("/echo"), &[("authorization", &header)]).await.unwrap();
+    let mut client = Client::try_connect(&gateway.ws_url("/echo"), &[("authorization", &header)])
+        .await
+        .unwrap();
     assert_eq!(client.ask("header").await, "header");
     // The two subprotocols that a browser offers; of them the token is not sent back.
     let offer = format!("bearer, {token}");
-    let mut client = Client::try_connect(&gateway.ws_url("/echo"), &[("sec-websocket-protocol", &offer)]).await.unwrap();
+    let mut client = Client::try_connect(&gateway.ws_url("/echo"), &[("sec-websocket-protocol", &offer)])
+        .await
+        .unwrap();
     assert_eq!(client.ask("subprotocol").await, "subprotocol");
     let request = handshake(gateway.address(), "/echo")
         .replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Protocol: {offer}\r\n\r\n"));
     let mut raw = Raw(tokio::net::TcpStream::connect(gateway.address()).await.unwrap());
     raw.send(request.as_bytes()).await;
     let head = raw.head().await.to_lowercase();
-    assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: bearer\r\n"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: bearer\r\n"),
+        "{head}"
+    );
     assert_eq!(gateway.metric("tidegate_handshakes_total", "status=\"101\"").await, 4.0);
     assert_eq!(refused(&gateway).await, 0.0);
 }
@@ -65,7 +72,10 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
     let bad = [
         ("empty", String::new()),
         ("no token", "not-a-token".to_owned()),
-        ("another signature", format!("{head}.{claims}.{}{flipped}{}", &signature[..20], &signature[21..])),
+        (
+            "another signature",
+            format!("{head}.{claims}.{}{flipped}{}", &signature[..20], &signature[21..]),
+        ),
         ("no signature", format!("{head}.{claims}.")),
         ("other claims", format!("{head}.{forever}.{signature}")),
         ("alg none", format!("{none}.{forever}.")),
@@ -76,17 +86,32 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
         assert_eq!(by_query(&gateway, token).await.err(), Some(401), "{why}");
         assert_eq!(refused(&gateway).await, (count + 1) as f64, "{why}");
     }
-    assert_eq!(Client::try_connect(&gateway.ws_url("/echo"), &[]).await.err(), Some(401), "none at all");
+    assert_eq!(
+        Client::try_connect(&gateway.ws_url("/echo"), &[]).await.err(),
+        Some(401),
+        "none at all"
+    );
     let cookie = [("cookie", format!("token={good}"))];
     let cookie = Client::try_connect(&gateway.ws_url("/echo"), &[(cookie[0].0, &cookie[0].1)]).await;
-    assert_eq!(cookie.err(), Some(401), "cookies are not read unless configured: another site's page could use them");
+    assert_eq!(
+        cookie.err(),
+        Some(401),
+        "cookies are not read unless configured: another site's page could use them"
+    );
     assert_eq!(gateway.metric("tidegate_handshakes_total", "status=\"101\"").await, 0.0);
-    assert_eq!(gateway.metric("tidegate_sessions", "echo").await, 0.0, "a refused client takes no place");
+    assert_eq!(
+        gateway.metric("tidegate_sessions", "echo").await,
+        0.0,
+        "a refused client takes no place"
+    );
     // The refusal is a whole answer that says why, and how to do better.
     let mut raw = Raw(tokio::net::TcpStream::connect(gateway.address()).await.unwrap());
     raw.send(handshake(gateway.address(), "/echo").as_bytes()).await;
     let head = raw.head().await.to_lowercase();
-    assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer"),
+        "{head}"
+    );
 }
 
 #[tokio::test]

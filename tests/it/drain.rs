@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::client::{CLOSE, Client, Raw, TEXT, frame};
+use crate::support::client::{CLOSE, Client, Raw, TEXT, frame, read_frame};
 use crate::support::guests::wat;
 use crate::support::{Gateway, PATIENCE, until};
 
@@ -34,10 +34,19 @@ async fn load(client: Client) -> usize {
     });
     let mut answered = 0;
     loop {
-        let message = tokio::time::timeout(PATIENCE, stream.next()).await.expect("neither an answer nor a close");
-        match message.expect("the connection was broken off without a close").expect("broken off") {
+        let message = tokio::time::timeout(PATIENCE, stream.next())
+            .await
+            .expect("neither an answer nor a close");
+        match message
+            .expect("the connection was broken off without a close")
+            .expect("broken off")
+        {
             Message::Text(text) => {
-                assert_eq!(text.as_str(), answered.to_string(), "an acknowledged message is lost or out of order");
+                assert_eq!(
+                    text.as_str(),
+                    answered.to_string(),
+                    "an acknowledged message is lost or out of order"
+                );
                 answered += 1;
             }
             Message::Close(Some(close)) => {
@@ -60,7 +69,10 @@ async fn under_load_every_session_is_told_and_nothing_acknowledged_is_lost() {
         let client = Client::connect(&gateway.ws_url("/echo")).await;
         clients.push(tokio::spawn(load(client)));
     }
-    until("load", || async { (gateway.metric("tidegate_messages_sent_total", "").await > 2000.0).then_some(()) }).await;
+    until("load", || async {
+        (gateway.metric("tidegate_messages_sent_total", "").await > 2000.0).then_some(())
+    })
+    .await;
     gateway.terminate();
     let begun = Instant::now();
     let mut answered = 0;
@@ -87,12 +99,21 @@ async fn while_it_drains_it_says_so_and_lets_nobody_in() {
     })
     .await;
     assert_eq!(body, "draining\n");
-    assert_eq!(gateway.admin("/live").await.0, 200, "it drains, and is not to be killed for that");
+    assert_eq!(
+        gateway.admin("/live").await.0,
+        200,
+        "it drains, and is not to be killed for that"
+    );
     let address = gateway.address();
-    until("the door to be closed", || async { TcpStream::connect(address).await.is_err().then_some(()) }).await;
+    until("the door to be closed", || async {
+        TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
     let (first, payload) = lingering.frame().await.unwrap();
     assert_eq!((first, &payload[..2]), (CLOSE, RESTART));
-    let closes = gateway.metric("tidegate_closes_total", "by=\"gateway\",code=\"1012\"").await;
+    let closes = gateway
+        .metric("tidegate_closes_total", "by=\"gateway\",code=\"1012\"")
+        .await;
     assert_eq!(closes, 1.0);
     drop(lingering);
     assert_eq!(gateway.ended().await.code(), Some(0));
@@ -100,18 +121,15 @@ async fn while_it_drains_it_says_so_and_lets_nobody_in() {
 
 #[tokio::test]
 async fn what_waits_in_an_outbox_is_read_before_the_close() {
-    const MESSAGES: usize = 400;
+    const MESSAGES: usize = 1000;
     let mut gateway = Gateway::start(CONFIG).await;
-    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    let raw = Raw::connect(gateway.address(), "/echo").await;
     let payload = |number: usize| format!("{number:08}{}", "x".repeat(8 << 10)).into_bytes();
     // More than it reads: the answers wait, in the kernel and in the outbox.
     let mut sending = Vec::new();
     (0..MESSAGES).for_each(|number| sending.extend(frame(TEXT, &payload(number))));
-    let (reader, mut writer) = raw.0.into_split();
-    let writing = tokio::spawn(async move {
-        let _ = writer.write_all(&sending).await;
-        writer
-    });
+    let (mut reader, mut writer) = raw.0.into_split();
+    let writing = tokio::spawn(async move { writer.write_all(&sending).await.map(|()| writer) });
     let handled = until("messages handled and not read", || async {
         let handled = gateway.metric("tidegate_messages_received_total", "").await;
         (handled >= 50.0).then_some(handled)
@@ -119,10 +137,9 @@ async fn what_waits_in_an_outbox_is_read_before_the_close() {
     .await;
     gateway.terminate();
     gateway.log_line(&["draining"]).await;
-    raw = Raw(reader.reunite(writing.await.unwrap()).unwrap());
     let mut read = 0;
     loop {
-        let (first, bytes) = raw.frame().await.expect("a close frame at the end");
+        let (first, bytes) = read_frame(&mut reader).await.expect("a close frame at the end");
         if first == CLOSE {
             assert_eq!(&bytes[..2], RESTART);
             break;
@@ -130,8 +147,11 @@ async fn what_waits_in_an_outbox_is_read_before_the_close() {
         assert!(bytes == payload(read), "message {read} is lost or out of order");
         read += 1;
     }
-    assert!(read as f64 >= handled, "{handled} messages were handled, {read} answers came");
-    drop(raw);
+    assert!(
+        read as f64 >= handled,
+        "{handled} messages were handled, {read} answers came"
+    );
+    drop((reader, writing.await.unwrap()));
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
@@ -152,7 +172,12 @@ limits = { cpu = "5s" }
     let url = gateway.ws_url("/echo");
     let coming = tokio::spawn(async move { Client::try_connect(&url, &[]).await });
     until("the doorman to think", || async {
-        let calls = gateway.metric("tidegate_plugin_calls_total", "hook=\"authenticate\",plugin=\"doorman\"").await;
+        let calls = gateway
+            .metric(
+                "tidegate_plugin_calls_total",
+                "hook=\"authenticate\",plugin=\"doorman\"",
+            )
+            .await;
         (calls == 1.0).then_some(())
     })
     .await;
@@ -163,5 +188,8 @@ limits = { cpu = "5s" }
         Err(status) => assert_eq!(status, 503),
     }
     assert_eq!(gateway.ended().await.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(6), "the drain waited for its deadline");
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "the drain waited for its deadline"
+    );
 }

@@ -85,7 +85,7 @@ fn tidegate(binary: &Path, command: &str) -> Command {
 
 fn print_links(binary: &Path, listen: SocketAddr, admin: SocketAddr) -> Result<()> {
     let link = |user: &str| -> Result<String> {
-        let token = process::answer(tidegate(binary, "token").args(["--user", user]))
+        let token = process::answer(tidegate(binary, "token").args(["--user", user, "--ttl", "12h"]))
             .with_context(|| format!("no token for {user} could be made"))?;
         Ok(format!("http://{listen}/#token={token}&room=lobby"))
     };

@@ -26,9 +26,18 @@ pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
 /// Builds these plugins, or all of them, and prints a line for each.
 pub(crate) fn build(names: &[String]) -> Result<()> {
     let plugins = select(discover(&workspace::root().join("plugins"))?, names)?;
+    build_into(&plugins, &workspace::plugin_directory())
+}
+
+/// Builds the guests that only tests load, apart from the plugins, which the examples' gateways watch.
+pub(crate) fn build_test_guests() -> Result<()> {
+    let guests = discover(&workspace::root().join("tests/guests"))?;
+    build_into(&guests, &workspace::plugin_directory().join("test"))
+}
+
+fn build_into(plugins: &[Plugin], directory: &Path) -> Result<()> {
     let toolchain = Toolchain::find()?;
-    let directory = workspace::plugin_directory();
-    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     for plugin in plugins {
         let started = Instant::now();
         // One cargo for each plugin: built together they would share features of their dependencies, and a plugin's

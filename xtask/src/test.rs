@@ -47,7 +47,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         report.step("clippy", || process::run(&mut workspace::cargo(CLIPPY)));
     }
-    if report.step("plugins", || plugins::build(&[])) {
+    if report.step("plugins", || {
+        plugins::build(&[]).and_then(|()| plugins::build_test_guests())
+    }) {
         report.tests(options.quick, browser);
     } else {
         report.fail("tests", "not run: they need the plugins, which were not built");

@@ -18,7 +18,7 @@ use tidegate_sdk::{clock, config, history, log, presence, random, topics, users}
 /// What stands under `[plugin.chat.config]`.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Chat {
+pub struct Chat {
     /// The longest text, in characters.
     max_text: usize,
     /// How many of the last messages those who join may read.
@@ -112,6 +112,7 @@ impl Plugin for Chat {
     }
 }
 
+#[cfg(not(feature = "library"))]
 tidegate_sdk::export!(Chat: init, session, inbound, presence);
 
 impl Chat {

@@ -51,7 +51,10 @@ impl wit::handshake::Host for State {
 
     fn headers(&mut self, session: u64) -> Result<Vec<(String, String)>> {
         let headers = self.session(session)?.handshake.headers();
-        Ok(headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        Ok(headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect())
     }
 
     fn cookie(&mut self, session: u64, name: String) -> Result<Option<String>> {
@@ -89,8 +92,8 @@ impl wit::handshake::Host for State {
         if response.headers.len() >= HEADERS {
             return Ok(Err(Refusal::TooMany));
         }
-        let well_formed = hyper::header::HeaderName::try_from(&name).is_ok()
-            && hyper::header::HeaderValue::try_from(&value).is_ok();
+        let well_formed =
+            hyper::header::HeaderName::try_from(&name).is_ok() && hyper::header::HeaderValue::try_from(&value).is_ok();
         if !well_formed || is_reserved(&name) {
             return Ok(Err(Refusal::Invalid));
         }
@@ -113,8 +116,14 @@ impl wit::handshake::Host for State {
 
 /// Headers that frame the response: two answers to one of them would be two responses.
 fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 6] =
-        ["connection", "upgrade", "content-length", "transfer-encoding", "content-type", "trailer"];
+    const RESERVED: [&str; 6] = [
+        "connection",
+        "upgrade",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+        "trailer",
+    ];
     let name = name.to_ascii_lowercase();
     RESERVED.contains(&&*name) || name.starts_with("sec-websocket-")
 }

@@ -13,12 +13,7 @@ const PAGE: u32 = 1_000;
 const PUBLICATIONS: usize = 10_000;
 
 impl wit::history::Host for State {
-    async fn read(
-        &mut self,
-        topic: String,
-        since: Option<WitPosition>,
-        limit: u32,
-    ) -> Result<Result<Page, Refusal>> {
+    async fn read(&mut self, topic: String, since: Option<WitPosition>, limit: u32) -> Result<Result<Page, Refusal>> {
         self.enter()?;
         let name = match topic_name(&topic) {
             Ok(name) => name,
@@ -31,7 +26,10 @@ impl wit::history::Host for State {
         if node.rules.of(&topic).retention.size == 0 {
             return Ok(Err(Refusal::Unsupported));
         }
-        let since = since.map(|since| Position { epoch: since.epoch, offset: since.offset });
+        let since = since.map(|since| Position {
+            epoch: since.epoch,
+            offset: since.offset,
+        });
         let Ok(page) = node.hub.history(&name, since, limit.min(PAGE) as usize) else {
             return Ok(Err(Refusal::TooMany));
         };
@@ -44,7 +42,10 @@ impl wit::history::Host for State {
         event.publications.extend(page.publications);
         Ok(Ok(Page {
             publications: handles,
-            position: WitPosition { epoch: page.position.epoch, offset: page.position.offset },
+            position: WitPosition {
+                epoch: page.position.epoch,
+                offset: page.position.offset,
+            },
             complete: page.complete,
         }))
     }

@@ -108,7 +108,9 @@ impl State {
 
     fn event(&mut self) -> Result<&mut Event> {
         let hook = self.hook;
-        self.event.as_deref_mut().ok_or_else(|| mistake(format!("there is no event in `{}`", hook.name())))
+        self.event
+            .as_deref_mut()
+            .ok_or_else(|| mistake(format!("there is no event in `{}`", hook.name())))
     }
 
     /// The session that the handle stands for: only that of this event is good.
@@ -189,7 +191,12 @@ impl State {
     /// Names the missing grant in the log and counts it.
     fn denied(&self, grant: &'static str, what: &str) {
         let plugin = &*self.context.name;
-        self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
+        self.context
+            .node
+            .metrics
+            .denied
+            .with_label_values(&[plugin, grant])
+            .inc();
         tracing::warn!(
             plugin,
             grant,
@@ -228,7 +235,7 @@ fn close_of(code: u16, reason: &str) -> Result<Close> {
     Ok(Close::new(code, reason))
 }
 
-fn size_of(message: &WitMessage) -> usize {
+fn payload_len(message: &WitMessage) -> usize {
     match message {
         WitMessage::Text(text) => text.len(),
         WitMessage::Binary(bytes) => bytes.len(),
@@ -253,11 +260,7 @@ fn wit_message(message: &Message) -> WitMessage {
 
 impl State {
     /// `users` and `sessions` share what they do; only whom they do it to differs.
-    fn act_remotely(
-        &mut self,
-        whom: impl FnOnce(Remote) -> Effect,
-        remote: Remote,
-    ) -> Result<Result<u32, Refusal>> {
+    fn act_remotely(&mut self, whom: impl FnOnce(Remote) -> Effect, remote: Remote) -> Result<Result<u32, Refusal>> {
         let bytes = match &remote {
             Remote::Send(message) => message.len(),
             _ => 0,
@@ -276,7 +279,10 @@ impl wit::types::Host for State {}
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -307,5 +313,8 @@ pub fn link_waiting(linker: &mut Linker<State>) -> Result<()> {
 pub fn waits(import: &str) -> bool {
     let interface = import.split('@').next().unwrap_or(import);
     interface.starts_with("wasi:")
-        || matches!(interface, "tidegate:plugin/history" | "tidegate:plugin/presence" | "tidegate:plugin/kv")
+        || matches!(
+            interface,
+            "tidegate:plugin/history" | "tidegate:plugin/presence" | "tidegate:plugin/kv"
+        )
 }

@@ -11,7 +11,9 @@ impl State {
         self.enter()?;
         let place = handle.checked_sub(1).and_then(|place| usize::try_from(place).ok());
         let found = place.and_then(|place| self.event.as_ref()?.publications.get(place));
-        found.map(|publication| &**publication).ok_or_else(|| mistake(format!("{handle} is not a publication of this call")))
+        found
+            .map(|publication| &**publication)
+            .ok_or_else(|| mistake(format!("{handle} is not a publication of this call")))
     }
 }
 
@@ -26,7 +28,10 @@ impl wit::publication::Host for State {
 
     fn history_position(&mut self, publication: u64) -> Result<Option<Position>> {
         let position = self.publication(publication)?.position;
-        Ok(position.map(|position| Position { epoch: position.epoch, offset: position.offset }))
+        Ok(position.map(|position| Position {
+            epoch: position.epoch,
+            offset: position.offset,
+        }))
     }
 
     fn time(&mut self, publication: u64) -> Result<u64> {
@@ -39,6 +44,9 @@ impl wit::publication::Host for State {
 
     fn metadata(&mut self, publication: u64, name: String) -> Result<Option<String>> {
         let metadata = &self.publication(publication)?.metadata;
-        Ok(metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.to_string()))
+        Ok(metadata
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, value)| value.to_string()))
     }
 }

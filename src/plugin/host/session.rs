@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::Result;
 
 use super::wit::types::{Message, Position as WitPosition, Refusal};
-use super::{GrantedTopics, State, close_of, mistake, size_of, topic_name, wit};
+use super::{GrantedTopics, State, close_of, mistake, payload_len, topic_name, wit};
 use crate::message::{Position, TopicName};
 use crate::plugin::effects::{Effect, Subscribe};
 use crate::plugin::event::Hook;
@@ -54,12 +54,16 @@ impl wit::session::Host for State {
     }
 
     fn topics(&mut self, session: u64) -> Result<Vec<String>> {
-        Ok(self.topics_now(session)?.iter().map(|topic| topic.as_str().to_owned()).collect())
+        Ok(self
+            .topics_now(session)?
+            .iter()
+            .map(|topic| topic.as_str().to_owned())
+            .collect())
     }
 
     fn send(&mut self, session: u64, message: Message) -> Result<u32> {
         self.session(session)?;
-        let bytes = size_of(&message);
+        let bytes = payload_len(&message);
         self.act(Effect::Send(message.into()), bytes)
     }
 
@@ -68,7 +72,7 @@ impl wit::session::Host for State {
         if !self.hook.may_act() {
             return Err(mistake(format!("`{}` may not ask for effects", self.hook.name())));
         }
-        self.charge(1, size_of(&message))?;
+        self.charge(1, payload_len(&message))?;
         self.event()?.effects.if_refused.push(message.into());
         Ok(())
     }
@@ -112,7 +116,10 @@ impl wit::session::Host for State {
     fn subscribe(&mut self, session: u64, topic: String) -> Result<Result<u32, Refusal>> {
         self.session(session)?;
         if matches!(self.hook, Hook::Authenticate | Hook::Closed) {
-            return Err(mistake(format!("`{}` cannot subscribe: the session is not open", self.hook.name())));
+            return Err(mistake(format!(
+                "`{}` cannot subscribe: the session is not open",
+                self.hook.name()
+            )));
         }
         let topic = match topic_name(&topic) {
             Ok(topic) => topic,
@@ -126,7 +133,15 @@ impl wit::session::Host for State {
         if topics.len() >= limit && !topics.contains(&topic) {
             return Ok(Err(Refusal::TooMany));
         }
-        self.act(Effect::Subscribe(Subscribe { topic, presence: None, since: None }), 0).map(Ok)
+        self.act(
+            Effect::Subscribe(Subscribe {
+                topic,
+                presence: None,
+                since: None,
+            }),
+            0,
+        )
+        .map(Ok)
     }
 
     fn with_presence(&mut self, effect: u32, info: String) -> Result<Result<(), Refusal>> {
@@ -143,7 +158,10 @@ impl wit::session::Host for State {
     }
 
     fn with_recovery(&mut self, effect: u32, since: WitPosition) -> Result<()> {
-        self.subscribe_effect(effect)?.since = Some(Position { epoch: since.epoch, offset: since.offset });
+        self.subscribe_effect(effect)?.since = Some(Position {
+            epoch: since.epoch,
+            offset: since.offset,
+        });
         Ok(())
     }
 
@@ -168,20 +186,43 @@ impl wit::session::Host for State {
         }
         let plugin = self.context.name.clone();
         let state = self.session(session)?;
-        let known = state.timers.iter().any(|timer| timer.plugin == plugin && *timer.name == *name);
+        let known = state
+            .timers
+            .iter()
+            .any(|timer| timer.plugin == plugin && *timer.name == *name);
         let running = state.timers.len();
-        let asked = self.event()?.effects.list.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
+        let asked = self
+            .event()?
+            .effects
+            .list
+            .iter()
+            .filter(|effect| matches!(effect, Effect::SetTimer { .. }))
+            .count();
         if !known && running + asked >= TIMERS {
             return Ok(Err(Refusal::TooMany));
         }
-        self.act(Effect::SetTimer { plugin, name: name.into(), after }, 0)?;
+        self.act(
+            Effect::SetTimer {
+                plugin,
+                name: name.into(),
+                after,
+            },
+            0,
+        )?;
         Ok(Ok(()))
     }
 
     fn cancel_timer(&mut self, session: u64, name: String) -> Result<()> {
         self.session(session)?;
         let plugin = self.context.name.clone();
-        self.act(Effect::CancelTimer { plugin, name: name.into() }, 0).map(drop)
+        self.act(
+            Effect::CancelTimer {
+                plugin,
+                name: name.into(),
+            },
+            0,
+        )
+        .map(drop)
     }
 }
 
@@ -192,7 +233,9 @@ impl State {
         let mut topics: Vec<_> = subscriptions.iter().map(|one| one.subscription.topic.clone()).collect();
         for effect in &self.event()?.effects.list {
             match effect {
-                Effect::Subscribe(subscribe) if !topics.contains(&subscribe.topic) => topics.push(subscribe.topic.clone()),
+                Effect::Subscribe(subscribe) if !topics.contains(&subscribe.topic) => {
+                    topics.push(subscribe.topic.clone())
+                }
                 Effect::Unsubscribe(gone) => topics.retain(|topic| topic != gone),
                 _ => {}
             }

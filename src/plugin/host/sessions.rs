@@ -9,8 +9,13 @@ use crate::plugin::effects::{Effect, Remote};
 
 impl State {
     fn session_effect(&mut self, id: &str, remote: Remote) -> Result<Result<u32, Refusal>> {
-        let Some(session) = SessionId::parse(id) else { return Ok(Err(Refusal::Invalid)) };
-        if self.granted_flag(self.context.granted.sessions, "sessions", id).is_none() {
+        let Some(session) = SessionId::parse(id) else {
+            return Ok(Err(Refusal::Invalid));
+        };
+        if self
+            .granted_flag(self.context.granted.sessions, "sessions", id)
+            .is_none()
+        {
             return Ok(Err(Refusal::Denied));
         }
         self.act_remotely(|remote| Effect::ToSession(session, remote), remote)

@@ -3,7 +3,7 @@
 use wasmtime::Result;
 
 use super::wit::types::{Message, Refusal};
-use super::{GrantedTopics, State, mistake, size_of, topic_name, wit};
+use super::{GrantedTopics, State, mistake, payload_len, topic_name, wit};
 use crate::message::SessionId;
 use crate::plugin::effects::{Effect, Publish};
 
@@ -23,11 +23,11 @@ impl wit::topics::Host for State {
         if self.granted_topic(GrantedTopics::Publish, topic.as_str()).is_none() {
             return Ok(Err(Refusal::Denied));
         }
-        let bytes = size_of(&message);
+        let bytes = payload_len(&message);
         let publish = Publish {
             topic,
             message: message.into(),
-            exclude: None,
+            exclude: Vec::new(),
             history: None,
             idempotency_key: None,
             key: None,
@@ -38,13 +38,15 @@ impl wit::topics::Host for State {
 
     fn with_exclude(&mut self, effect: u32, session: u64) -> Result<()> {
         let id = self.session(session)?.id;
-        self.publish_effect(effect)?.exclude = Some(id);
+        self.charge(0, size_of::<SessionId>())?;
+        self.publish_effect(effect)?.exclude.push(id);
         Ok(())
     }
 
     fn with_exclude_id(&mut self, effect: u32, id: String) -> Result<()> {
+        self.charge(0, size_of::<SessionId>())?;
         // An id that is none excludes nobody, as does that of a session that has left.
-        self.publish_effect(effect)?.exclude = SessionId::parse(&id);
+        self.publish_effect(effect)?.exclude.extend(SessionId::parse(&id));
         Ok(())
     }
 

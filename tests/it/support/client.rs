@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -19,7 +19,9 @@ pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     pub(crate) async fn connect(url: &str) -> Self {
-        Self::try_connect(url, &[]).await.unwrap_or_else(|status| panic!("{url}: refused with {status}"))
+        Self::try_connect(url, &[])
+            .await
+            .unwrap_or_else(|status| panic!("{url}: refused with {status}"))
     }
 
     /// With more headers; the error is the HTTP status of a refusal.
@@ -29,7 +31,10 @@ impl Client {
             let name = tokio_tungstenite::tungstenite::http::HeaderName::try_from(*name).unwrap();
             request.headers_mut().append(name, value.parse().unwrap());
         }
-        match timeout(PATIENCE, connect_async(request)).await.expect("no answer to the handshake") {
+        match timeout(PATIENCE, connect_async(request))
+            .await
+            .expect("no answer to the handshake")
+        {
             Ok((stream, _)) => Ok(Self(stream)),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{url}: {error}"),
@@ -156,19 +161,7 @@ impl Raw {
 
     /// The next frame's first byte and payload; None at the end of the stream.
     pub(crate) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        timeout(PATIENCE, self.read_frame()).await.expect("no frame comes").ok()
-    }
-
-    async fn read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
-        let first = self.0.read_u8().await?;
-        let len = match self.0.read_u8().await? {
-            126 => u64::from(self.0.read_u16().await?),
-            127 => self.0.read_u64().await?,
-            len => u64::from(len),
-        };
-        let mut payload = vec![0; usize::try_from(len).unwrap()];
-        self.0.read_exact(&mut payload).await?;
-        Ok((first, payload))
+        read_frame(&mut self.0).await
     }
 
     /// Reads to the close frame and returns its code; None: the stream ends without one, or it has no code.
@@ -185,6 +178,22 @@ impl Raw {
     pub(crate) async fn is_over(&mut self) -> bool {
         !matches!(timeout(PATIENCE, self.0.read_u8()).await, Err(_) | Ok(Ok(_)))
     }
+}
+
+/// The next frame of a gateway's, as `Raw::frame`.
+pub(crate) async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let reading = async {
+        let first = from.read_u8().await?;
+        let len = match from.read_u8().await? {
+            126 => u64::from(from.read_u16().await?),
+            127 => from.read_u64().await?,
+            len => u64::from(len),
+        };
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        from.read_exact(&mut payload).await?;
+        std::io::Result::Ok((first, payload))
+    };
+    timeout(PATIENCE, reading).await.expect("no frame comes").ok()
 }
 
 /// First bytes of whole frames.
@@ -226,14 +235,27 @@ pub(crate) async fn request(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the answer does not end");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the answer does not end");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Status and body of a GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer = request(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    let answer = request(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+    )
+    .await;
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
     (status, body)
 }
