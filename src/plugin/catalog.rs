@@ -18,6 +18,7 @@ use wasmtime::Engine;
 use super::cache::Cache;
 use super::chain::{Chain, RouteChain};
 use super::encode;
+use super::event::Hook;
 use super::generation::{Generation, Template};
 use super::grants::Granted;
 use super::host::Context;
@@ -191,7 +192,14 @@ impl Catalog {
             node: &self.node,
             runtime: &self.runtime,
         };
-        match loader.load(name, &file, &config, number, Some(former.hash)) {
+        let loaded = loader.load(name, &file, &config, number, Some(former.hash)).and_then(|loaded| match loaded {
+            // A chain in which nobody authenticates admits everyone: a door must not open because a file was replaced.
+            Some(new) if former.has(Hook::Authenticate) && !new.has(Hook::Authenticate) => {
+                bail!("it has no hook `authenticate`, which the generation that serves has: restart to open the route")
+            }
+            loaded => Ok(loaded),
+        });
+        match loaded {
             Ok(None) => self.note(name, None),
             Ok(Some(generation)) => {
                 self.swap(name, Arc::new(generation));
@@ -251,7 +259,7 @@ impl Catalog {
                 sha256: serving.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
                 form: serving.form.name(),
                 bytes: serving.size,
-                hooks: super::event::Hook::ALL
+                hooks: Hook::ALL
                     .into_iter()
                     .filter(|hook| serving.has(*hook))
                     .map(|hook| hook.name())

@@ -26,10 +26,12 @@ impl Session {
             Closer::Gateway => "gateway",
             Closer::Network => "network",
         };
-        metrics
-            .closes
-            .with_label_values(&[&*route.route.name, &close.code.to_string(), who])
-            .inc();
+        // Clients choose among thousands of private codes, which are no labels.
+        let code = match close.code {
+            3000.. if by == Closer::Client => "private".to_owned(),
+            code => code.to_string(),
+        };
+        metrics.closes.with_label_values(&[&*route.route.name, &code, who]).inc();
         tracing::debug!(session = %self.outbox.id, route = &*route.route.name, code = close.code, reason = &*close.reason, by = who, "closed");
         self.outbox.end();
         // Others hear at once that the client has gone; that it is slow to go concerns nobody.

@@ -32,19 +32,12 @@ fn mark(letter: u8) -> Vec<u8> {
 async fn trouble(gateway: &Gateway, plugin: &str) -> Option<String> {
     let (_, text) = gateway.admin("/plugins").await;
     let plugins: Value = serde_json::from_str(&text).unwrap();
-    let known = plugins
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|known| known["name"] == plugin)
-        .expect("the plugin is listed");
+    let known = plugins.as_array().unwrap().iter().find(|known| known["name"] == plugin).expect("the plugin is listed");
     known["trouble"].as_str().map(str::to_owned)
 }
 
 async fn reloads(gateway: &Gateway, result: &str) -> f64 {
-    gateway
-        .metric("tidegate_plugin_reloads_total", &format!("result=\"{result}\""))
-        .await
+    gateway.metric("tidegate_plugin_reloads_total", &format!("result=\"{result}\"")).await
 }
 
 /// Pipelines numbered messages until it is told to stop. Returns how many there were, and which marks came back.
@@ -56,9 +49,7 @@ async fn pipeline(client: Client, stop: Arc<AtomicBool>) -> (usize, Vec<u8>) {
         let mut sent = 0;
         while !stop.load(Ordering::Relaxed) {
             room.acquire().await.unwrap().forget();
-            sink.send(Message::text(format!("_{sent}")))
-                .await
-                .expect("the session was lost");
+            sink.send(Message::text(format!("_{sent}"))).await.expect("the session was lost");
             sent += 1;
         }
         sink.send(Message::Close(None)).await.unwrap();
@@ -66,9 +57,7 @@ async fn pipeline(client: Client, stop: Arc<AtomicBool>) -> (usize, Vec<u8>) {
     });
     let (mut received, mut marks) = (0, Vec::new());
     loop {
-        let message = tokio::time::timeout(PATIENCE, stream.next())
-            .await
-            .expect("an answer is missing");
+        let message = tokio::time::timeout(PATIENCE, stream.next()).await.expect("an answer is missing");
         match message.expect("the stream ends without a close").unwrap() {
             Message::Text(text) => {
                 assert_eq!(text[1..], received.to_string(), "lost, twice or out of order");
@@ -109,10 +98,7 @@ async fn a_plugin_replaced_under_load_loses_nothing() {
     for client in clients {
         let (messages, marks) = client.await.unwrap();
         assert!(messages > 20 * PIPELINE, "{messages} messages are no load");
-        assert!(
-            marks.is_sorted(),
-            "an event ran on an old generation after a new one: {marks:?}"
-        );
+        assert!(marks.is_sorted(), "an event ran on an old generation after a new one: {marks:?}");
         assert_eq!(marks.iter().collect::<BTreeSet<_>>().len(), marks.len());
         assert_eq!(marks.last(), Some(&b'U'));
     }
@@ -134,16 +120,8 @@ async fn a_broken_file_leaves_the_old_one_serving() {
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))"#;
     let inbound = r#"(func (export "tidegate:plugin/on-inbound@0.1.0#handle")"#;
     let broken = [
-        (
-            "garbage",
-            b"PK\x03\x04 this is an archive".to_vec(),
-            "not a WebAssembly file",
-        ),
-        (
-            "half of a file",
-            whole[..whole.len() / 2].to_vec(),
-            "not a valid WebAssembly module",
-        ),
+        ("garbage", b"PK\x03\x04 this is an archive".to_vec(), "not a WebAssembly file"),
+        ("half of a file", whole[..whole.len() / 2].to_vec(), "not a valid WebAssembly module"),
         ("nothing", Vec::new(), "not a WebAssembly file"),
         ("no hooks", text("(module)"), "no hook is exported"),
         (
@@ -156,25 +134,17 @@ async fn a_broken_file_leaves_the_old_one_serving() {
         ),
         (
             "a wrong signature",
-            text(&format!(
-                "(module {memory} {inbound} (param i32) (result i32) (i32.const 64)))"
-            )),
+            text(&format!("(module {memory} {inbound} (param i32) (result i32) (i32.const 64)))")),
             "does not fit the interface",
         ),
         ("an init that fails", wat("refuses", &[]), "the licence has run out"),
-        (
-            "another processor's code",
-            b"\x7fELF\x02\x01\x01".to_vec(),
-            "not a WebAssembly file",
-        ),
+        ("another processor's code", b"\x7fELF\x02\x01\x01".to_vec(), "not a WebAssembly file"),
     ];
     for (count, (what, bytes, why)) in broken.iter().enumerate() {
         gateway.replace("mark", bytes);
         until(&format!("{why:?} as the trouble with {what}"), || async {
             let refused = reloads(&gateway, "refused").await == (count + 1) as f64;
-            trouble(&gateway, "mark")
-                .await
-                .filter(|said| refused && said.contains(why))
+            trouble(&gateway, "mark").await.filter(|said| refused && said.contains(why))
         })
         .await;
         gateway.log_line(&["the new file cannot serve", "mark.wasm", why]).await;
@@ -251,11 +221,7 @@ async fn two_hundred_swaps_take_no_memory() {
     let grown = gateway.resident().saturating_sub(warm);
     assert!(grown < GROWTH, "200 swaps grew the process by {grown} bytes");
     assert_eq!(reloads(&gateway, "swapped").await, 220.0);
-    assert_eq!(
-        gateway.metric("tidegate_plugin_instances", "").await,
-        PLUGINS as f64,
-        "old instances are still there"
-    );
+    assert_eq!(gateway.metric("tidegate_plugin_instances", "").await, PLUGINS as f64, "old instances are still there");
 }
 
 /// What the allocator may keep back; were a generation to stay, its code alone would be some hundred KiB each time.

@@ -174,11 +174,12 @@ impl Report {
                 Outcome::Failed(reason) => ("FAILED", reason.lines().next().unwrap_or_default()),
                 Outcome::Skipped(reason) => ("SKIPPED", reason.as_str()),
             };
-            println!(
+            let line = format!(
                 "{word:<8} {:<26} {:>12}  {reason}",
                 step.name,
                 process::spell(step.took)
             );
+            println!("{}", line.trim_end());
         }
         for test in &self.tally.ignored {
             println!("SKIPPED  test {test}");
