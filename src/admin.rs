@@ -25,18 +25,10 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 impl Admin {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return Ok(answer(
-                StatusCode::METHOD_NOT_ALLOWED,
-                PLAIN,
-                "only GET is served here\n".to_owned(),
-            ));
+            return Ok(answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is served here\n".to_owned()));
         }
         Ok(match request.uri().path() {
-            "/" => answer(
-                StatusCode::OK,
-                PLAIN,
-                "/live\n/ready\n/metrics\n/plugins\n/topics\n".to_owned(),
-            ),
+            "/" => answer(StatusCode::OK, PLAIN, "/live\n/ready\n/metrics\n/plugins\n/topics\n".to_owned()),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
             "/ready" if self.drain.is_draining() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "draining\n".to_owned())
@@ -69,11 +61,7 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(text(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -48,9 +48,7 @@ impl Applier {
     }
 
     fn claimed_by(&self, topic: &TopicName) -> Option<&Arc<RouteChain>> {
-        self.routes
-            .iter()
-            .find(|route| route.topics.iter().any(|pattern| pattern.matches(topic.as_str())))
+        self.routes.iter().find(|route| route.topics.iter().any(|pattern| pattern.matches(topic.as_str())))
     }
 
     /// Whether publishing may have to wait for a publication hook.
@@ -63,24 +61,8 @@ impl Applier {
 
     /// Publishes, by way of the publication hooks of the route that claims the topic.
     pub async fn publish(&self, publish: Publish, patience: Patience) -> Result<Published, Refused> {
-        let Publish {
-            topic,
-            message,
-            exclude,
-            history,
-            idempotency_key,
-            key,
-            metadata,
-        } = publish;
-        let mut publication = Publication {
-            topic,
-            message,
-            position: None,
-            time: unix_now(),
-            key,
-            metadata,
-            exclude,
-        };
+        let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
+        let mut publication = Publication { topic, message, position: None, time: unix_now(), key, metadata, exclude };
         let chain = self.claimed_by(&publication.topic).map(|route| route.chain.load_full());
         if let Some(chain) = chain.filter(|chain| chain.has(Hook::Publication)) {
             let topic = publication.topic.clone();
@@ -102,30 +84,23 @@ impl Applier {
             }
         }
         let retention = match history {
-            Some((size, ttl)) => Retention {
-                size,
-                ttl: std::time::Duration::from_millis(ttl),
-            },
+            Some((size, ttl)) => Retention { size, ttl: std::time::Duration::from_millis(ttl) },
             None => self.node.rules.of(publication.topic.as_str()).retention,
         };
         let topic = publication.topic.clone();
-        self.node
-            .hub
-            .publish(publication, retention, idempotency_key.as_deref())
-            .map_err(|error| {
-                self.node.metrics.publications_refused.inc();
-                Refused::Publish(topic, error)
-            })
+        self.node.hub.publish(publication, retention, idempotency_key.as_deref()).map_err(|error| {
+            self.node.metrics.publications_refused.inc();
+            Refused::Publish(topic, error)
+        })
     }
 
     pub fn to_user(&self, user: &str, remote: &Remote) -> Result<(), Refused> {
         let frame = framed(remote);
-        self.node
-            .registry
-            .sessions_of(user)
-            .iter()
-            .map(|outbox| act_on(outbox, remote, frame.as_ref()))
-            .fold(Ok(()), |all, one| all.and(one))
+        let mut result = Ok(());
+        for outbox in self.node.registry.sessions_of(user) {
+            result = result.and(act_on(&outbox, remote, frame.as_ref()));
+        }
+        result
     }
 
     pub fn to_session(&self, session: SessionId, remote: &Remote) -> Result<(), Refused> {
@@ -166,8 +141,7 @@ impl Applier {
     }
 
     fn watches(&self, topic: &TopicName) -> bool {
-        self.claimed_by(topic)
-            .is_some_and(|route| route.chain.load().has(Hook::Presence))
+        self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
     }
 
     fn told(self: &Arc<Self>, topic: &TopicName, watch: Watch) {
@@ -194,11 +168,7 @@ impl Applier {
                 (Ok(()), None) => Ok(()),
             };
             if let Err(why) = result {
-                self.node
-                    .metrics
-                    .events_failed
-                    .with_label_values(&[&route.route.name, "presence"])
-                    .inc();
+                self.node.metrics.events_failed.with_label_values(&[&route.route.name, "presence"]).inc();
                 tracing::error!(route = &*route.route.name, %topic, why, "a presence event failed");
             }
         }

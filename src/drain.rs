@@ -18,10 +18,7 @@ pub struct Guest(Arc<Inner>);
 
 impl Default for Drain {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            draining: watch::Sender::new(false),
-            guests: watch::Sender::new(0),
-        }))
+        Self(Arc::new(Inner { draining: watch::Sender::new(false), guests: watch::Sender::new(0) }))
     }
 }
 

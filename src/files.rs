@@ -10,10 +10,7 @@ use crate::reply::{Body, Refusal, not_found};
 
 /// Headers of every file: what a page of the gateway's needs, and what others could do with it.
 const HEADERS: [(header::HeaderName, &str); 3] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'",
-    ),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
 ];

@@ -34,10 +34,7 @@ pub struct Pulse {
 impl Pulse {
     /// A client that was heard of just now.
     pub fn new(now: Instant) -> Self {
-        Self {
-            seen: now,
-            pinged: None,
-        }
+        Self { seen: now, pinged: None }
     }
 
     /// Something arrived from the client: any bytes prove that it lives.
@@ -64,21 +61,14 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const HEARTBEAT: Heartbeat = Heartbeat {
-        interval: Duration::from_secs(25),
-        timeout: Duration::from_secs(10),
-    };
+    const HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::from_secs(25), timeout: Duration::from_secs(10) };
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_is_pinged_once_and_then_given_up() {
         let mut pulse = Pulse::new(Instant::now());
-        let Beat::Sleep(first) = pulse.beat(&HEARTBEAT, Instant::now()) else {
-            panic!("nothing is due yet")
-        };
+        let Beat::Sleep(first) = pulse.beat(&HEARTBEAT, Instant::now()) else { panic!("nothing is due yet") };
         tokio::time::sleep_until(first).await;
-        let Beat::Ping(deadline) = pulse.beat(&HEARTBEAT, Instant::now()) else {
-            panic!("a ping is due")
-        };
+        let Beat::Ping(deadline) = pulse.beat(&HEARTBEAT, Instant::now()) else { panic!("a ping is due") };
         assert_eq!(pulse.beat(&HEARTBEAT, Instant::now()), Beat::Sleep(deadline));
         tokio::time::sleep_until(deadline).await;
         assert_eq!(pulse.beat(&HEARTBEAT, Instant::now()), Beat::Dead);

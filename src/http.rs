@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::apply::Applier;
 use crate::drain::Drain;
 use crate::files::Files;
+use crate::listener::Permit;
 use crate::plugin::{Decision, Effects, Event, Failure, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable};
 use crate::session::{self, Begin};
@@ -35,11 +36,7 @@ impl From<websocket::Refused> for Refusal {
             headers.push((header::UPGRADE, HeaderValue::from_static("websocket")));
             headers.push((header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
         }
-        Self {
-            status: refused.status,
-            why: refused.why.to_owned(),
-            headers,
-        }
+        Self { status: refused.status, why: refused.why.to_owned(), headers }
     }
 }
 
@@ -55,63 +52,49 @@ impl Http {
         for (pattern, route) in routes {
             router.insert(pattern, route)?;
         }
-        Ok(Self {
-            router,
-            files,
-            applier,
-            drain,
-        })
+        Ok(Self { router, files, applier, drain })
     }
 
-    /// Answers one request; an upgraded connection becomes a session of its own task.
+    /// Answers one request; an upgraded connection becomes a session of its own task, which keeps the permit.
     pub async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: IpAddr,
+        permit: Arc<Permit>,
     ) -> Result<Response<Body>, Infallible> {
         // Where such a body ends is what request smuggling is about: whatever follows it is no second request.
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
         let (route, response) = match self.router.at(request.uri().path()) {
             Ok(found) => {
                 let route = found.value.clone();
-                let parameters = found
-                    .params
-                    .iter()
-                    .map(|(name, value)| (name.into(), decode_segment(value)))
-                    .collect();
+                let parameters =
+                    found.params.iter().map(|(name, value)| (name.into(), decode_segment(value))).collect();
                 let name = route.route.name.clone();
-                (name, self.upgrade(request, peer, route, parameters).await)
+                (name, self.upgrade(request, (peer, permit), route, parameters).await)
             }
             Err(_) => ("-".into(), self.files.answer(request).await),
         };
         let mut response = response.unwrap_or_else(Refusal::answer);
         if last {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let status = response.status();
-        self.applier
-            .node
-            .metrics
-            .handshakes
-            .with_label_values(&[&*route, status.as_str()])
-            .inc();
+        self.applier.node.metrics.handshakes.with_label_values(&[&*route, status.as_str()]).inc();
         Ok(response)
     }
 
     async fn upgrade(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        peer: IpAddr,
+        (peer, permit): (IpAddr, Arc<Permit>),
         route: Arc<RouteChain>,
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Result<Response<Body>, Refusal> {
         let checked = websocket::check(&request, route.route.origins.as_deref());
-        if let Err(refused) = checked.as_ref() {
-            if refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET {
-                return Err((*refused).into());
-            }
+        if let Err(refused) = checked.as_ref()
+            && (refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET)
+        {
+            return Err((*refused).into());
         }
         let Some(guest) = self.drain.enter() else {
             return Err(unavailable("the gateway is shutting down"));
@@ -140,18 +123,8 @@ impl Http {
                 // A task of its own, and a small one: this one holds what is left of the HTTP connection.
                 Some((stream, read)) => {
                     place.keep();
-                    let begin = Begin {
-                        stream,
-                        read,
-                        state,
-                        effects,
-                        route,
-                        applier,
-                    };
-                    tokio::spawn(async move {
-                        session::serve(begin).await;
-                        drop(guest);
-                    });
+                    let held = Box::new((permit, guest));
+                    tokio::spawn(session::serve(Begin { stream, read, state, effects, route, applier, held }));
                 }
                 None => tracing::debug!("the client has gone before its handshake was answered"),
             }
@@ -206,12 +179,7 @@ impl Http {
 
     fn authenticate_failed(&self, route: &RouteChain, failure: &Failure) -> Refusal {
         let name = &*route.route.name;
-        self.applier
-            .node
-            .metrics
-            .events_failed
-            .with_label_values(&[name, "authenticate"])
-            .inc();
+        self.applier.node.metrics.events_failed.with_label_values(&[name, "authenticate"]).inc();
         tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
             "authenticate failed: the client is refused");
         unavailable("who you are cannot be checked now")
@@ -248,10 +216,7 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
 /// Values that are not text are given to plugins with replacement characters.
 fn headers(headers: &HeaderMap) -> Vec<(Box<str>, Box<str>)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_str().into(), text(value)))
-        .collect()
+    headers.iter().map(|(name, value)| (name.as_str().into(), text(value))).collect()
 }
 
 fn refusal_of(status: u16, effects: &mut Effects) -> Refusal {

@@ -26,8 +26,10 @@ const CHUNK: usize = 32;
 /// out; past four times as much publications are refused.
 const PENDING: usize = 1 << 20;
 
+type Shard = Mutex<HashMap<TopicName, Arc<Topic>>>;
+
 pub struct Hub {
-    shards: Box<[Mutex<HashMap<TopicName, Arc<Topic>>>]>,
+    shards: Box<[Shard]>,
     hasher: RandomState,
     broker: MemoryBroker,
     metrics: Arc<Metrics>,
@@ -105,7 +107,7 @@ impl Hub {
         }
     }
 
-    fn shard(&self, topic: &str) -> &Mutex<HashMap<TopicName, Arc<Topic>>> {
+    fn shard(&self, topic: &str) -> &Shard {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
     }
 
@@ -132,9 +134,7 @@ impl Hub {
         wire::message(&mut pending.frames, publication.message.as_ref());
         let (end, index) = (pending.frames.len() as u32, pending.ends.len());
         pending.ends.push(end);
-        pending
-            .excluded
-            .extend(publication.exclude.iter().map(|session| (index, *session)));
+        pending.excluded.extend(publication.exclude.iter().map(|session| (index, *session)));
         if !std::mem::replace(&mut pending.flushing, true) {
             self.flushing.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(self.clone().flush(topic.clone()));
@@ -158,10 +158,7 @@ impl Hub {
                 let more = {
                     let subscribers = topic.subscribers.lock();
                     let end = (at + CHUNK).min(subscribers.slots.len());
-                    subscribers.slots[at..end]
-                        .iter()
-                        .flatten()
-                        .for_each(|one| batch.deliver(one, &mut tally));
+                    subscribers.slots[at..end].iter().flatten().for_each(|one| batch.deliver(one, &mut tally));
                     at = end;
                     at < subscribers.slots.len()
                 };
@@ -187,9 +184,7 @@ impl Hub {
         since: Option<Position>,
     ) -> Result<(Subscription, Option<Page>), BrokerError> {
         let mut shard = self.shard(topic.as_str()).lock();
-        let page = since
-            .map(|since| self.broker.history(topic, Some(since), usize::MAX))
-            .transpose()?;
+        let page = since.map(|since| self.broker.history(topic, Some(since), usize::MAX)).transpose()?;
         let entry = shard.entry(topic.clone()).or_insert_with(|| {
             self.metrics.topics.inc();
             Arc::default()
@@ -198,18 +193,9 @@ impl Hub {
             let pending = entry.pending.lock();
             pending.first + pending.ends.len() as u64
         };
-        let slot = entry.subscribers.lock().insert(Subscriber {
-            outbox: outbox.clone(),
-            from,
-        });
+        let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from });
         self.metrics.subscriptions.inc();
-        Ok((
-            Subscription {
-                topic: topic.clone(),
-                slot,
-            },
-            page,
-        ))
+        Ok((Subscription { topic: topic.clone(), slot }, page))
     }
 
     /// Ends a subscription. The last one takes the topic along.
@@ -238,13 +224,7 @@ impl Hub {
         let mut all: Vec<_> = self
             .shards
             .iter()
-            .flat_map(|shard| {
-                shard
-                    .lock()
-                    .iter()
-                    .map(|(name, topic)| (name.clone(), topic.len()))
-                    .collect::<Vec<_>>()
-            })
+            .flat_map(|shard| shard.lock().iter().map(|(name, topic)| (name.clone(), topic.len())).collect::<Vec<_>>())
             .collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
@@ -364,9 +344,7 @@ impl Batch {
         let written = if begin == 0 && end == self.ends.len() {
             subscriber.outbox.deliver(&self.frames, count)
         } else {
-            subscriber
-                .outbox
-                .deliver(&self.frames.slice(from..self.ends[end - 1] as usize), count)
+            subscriber.outbox.deliver(&self.frames.slice(from..self.ends[end - 1] as usize), count)
         };
         match written {
             Written::Sent | Written::Queued => tally.delivered += u64::from(count),

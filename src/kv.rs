@@ -59,17 +59,12 @@ impl Kv {
     }
 
     pub fn get(&self, key: &str) -> Option<Bytes> {
-        self.shard(key)
-            .lock()
-            .live(key, Instant::now())
-            .map(|entry| entry.value.clone())
+        self.shard(key).lock().live(key, Instant::now()).map(|entry| entry.value.clone())
     }
 
     /// A `ttl` of zero keeps the value for ever.
     pub fn set(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), KvError> {
-        self.shard(key)
-            .lock()
-            .set(key, value, deadline(ttl), self.limit_per_shard)
+        self.shard(key).lock().set(key, value, deadline(ttl), self.limit_per_shard)
     }
 
     pub fn delete(&self, key: &str) {
@@ -115,11 +110,7 @@ impl Kv {
 }
 
 fn deadline(ttl: Duration) -> Option<Instant> {
-    if ttl.is_zero() {
-        None
-    } else {
-        Instant::now().checked_add(ttl)
-    }
+    if ttl.is_zero() { None } else { Instant::now().checked_add(ttl) }
 }
 
 impl Shard {
@@ -132,16 +123,10 @@ impl Shard {
 
     fn set(&mut self, key: &str, value: Bytes, expires: Option<Instant>, limit: usize) -> Result<(), KvError> {
         let cost = key.len() + value.len() + OVERHEAD;
-        let former = self
-            .entries
-            .get(key)
-            .map_or(0, |entry| key.len() + entry.value.len() + OVERHEAD);
+        let former = self.entries.get(key).map_or(0, |entry| key.len() + entry.value.len() + OVERHEAD);
         if self.bytes - former + cost > limit {
             self.sweep(Instant::now());
-            let former = self
-                .entries
-                .get(key)
-                .map_or(0, |entry| key.len() + entry.value.len() + OVERHEAD);
+            let former = self.entries.get(key).map_or(0, |entry| key.len() + entry.value.len() + OVERHEAD);
             if self.bytes - former + cost > limit {
                 return Err(KvError::Full);
             }
@@ -184,11 +169,7 @@ mod tests {
         kv.set("for ever", "b".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("hits", 2, MINUTE), Ok(2));
         tokio::time::advance(MINUTE / 2).await;
-        assert_eq!(
-            kv.increment("hits", -5, MINUTE),
-            Ok(-3),
-            "the first time to live goes on"
-        );
+        assert_eq!(kv.increment("hits", -5, MINUTE), Ok(-3), "the first time to live goes on");
         tokio::time::advance(MINUTE / 2).await;
         assert_eq!((kv.get("short"), kv.get("hits")), (None, None));
         assert_eq!(kv.get("for ever"), Some("b".into()));
@@ -218,16 +199,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_store_refuses_until_something_expires() {
         let kv = Kv::new(SHARDS * 4096);
-        let stored: Vec<_> = (0..4096)
-            .map(|n| n.to_string())
-            .filter(|key| kv.set(key, "x".into(), MINUTE).is_ok())
-            .collect();
+        let stored: Vec<_> =
+            (0..4096).map(|n| n.to_string()).filter(|key| kv.set(key, "x".into(), MINUTE).is_ok()).collect();
         assert!(stored.len() < 1000, "{}", stored.len());
-        assert_eq!(
-            kv.set(&stored[0], "y".into(), MINUTE),
-            Ok(()),
-            "what is there can be replaced"
-        );
+        assert_eq!(kv.set(&stored[0], "y".into(), MINUTE), Ok(()), "what is there can be replaced");
         tokio::time::advance(MINUTE).await;
         assert!((0..100).all(|n| kv.set(&format!("new {n}"), "x".into(), MINUTE).is_ok()));
     }

@@ -100,9 +100,7 @@ async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catal
         let catalog = Catalog::load(&config, engine, node.clone(), runtime)?;
         Ok::<_, anyhow::Error>((config, node, Arc::new(catalog)))
     };
-    tokio::task::spawn_blocking(load)
-        .await
-        .context("loading the plugins was broken off")?
+    tokio::task::spawn_blocking(load).await.context("loading the plugins was broken off")?
 }
 
 impl Gateway {
@@ -118,21 +116,8 @@ impl Gateway {
         let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
         let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());
         let drain = Drain::default();
-        let http = Http::new(
-            patterns.zip(routes).collect(),
-            Files::new(&config.files),
-            applier,
-            drain.clone(),
-        )?;
-        Ok(Self {
-            config,
-            public,
-            admin,
-            node,
-            catalog,
-            http: Arc::new(http),
-            drain,
-        })
+        let http = Http::new(patterns.zip(routes).collect(), Files::new(&config.files), applier, drain.clone())?;
+        Ok(Self { config, public, admin, node, catalog, http: Arc::new(http), drain })
     }
 
     /// Where clients connect.
@@ -147,22 +132,10 @@ impl Gateway {
 
     /// Serves until `stop` is over, then drains. A second message on `stop` ends the drain at once.
     pub async fn run(self, mut stop: tokio::sync::mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self {
-            config,
-            public,
-            admin,
-            node,
-            catalog,
-            http,
-            drain,
-        } = self;
+        let Self { config, public, admin, node, catalog, http, drain } = self;
         let watch = Watch::start(catalog.clone())?;
         let timeout = config.handshake_timeout.0;
-        let pages = Arc::new(Admin {
-            node: node.clone(),
-            catalog,
-            drain: drain.clone(),
-        });
+        let pages = Arc::new(Admin { node: node.clone(), catalog, drain: drain.clone() });
         // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
         let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
             let pages = pages.clone();
@@ -185,18 +158,15 @@ impl Gateway {
         let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
             let (http, drain) = (http.clone(), doors.clone());
             async move {
-                let answer = |request| http.clone().answer(request, peer.ip());
+                // An upgraded connection outlives this task: its session holds the permit then.
+                let permit = Arc::new(permit);
+                let answer = |request| http.clone().answer(request, peer.ip(), permit.clone());
                 server::serve(stream, timeout, &drain, answer).await;
-                drop(permit);
             }
         }));
         stop.recv().await;
         let sessions = node.registry.len();
-        tracing::info!(
-            sessions,
-            seconds = config.drain_timeout.0.as_secs_f64(),
-            "draining: no new sessions"
-        );
+        tracing::info!(sessions, seconds = config.drain_timeout.0.as_secs_f64(), "draining: no new sessions");
         drain.begin();
         public.await.context("the listener has failed")?;
         let drained = tokio::select! {
@@ -206,17 +176,14 @@ impl Gateway {
         };
         match drained {
             true => tracing::info!("drained: every session has ended"),
-            false => tracing::warn!(
-                sessions = drain.guests(),
-                "not drained: the sessions that are left are broken off"
-            ),
+            false => {
+                tracing::warn!(sessions = drain.guests(), "not drained: the sessions that are left are broken off")
+            }
         }
         sweeper.abort();
         admin.abort();
         // Its thread may be in the middle of a compilation.
-        tokio::task::spawn_blocking(move || drop(watch))
-            .await
-            .context("the watcher has failed")
+        tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
     }
 }
 
@@ -226,10 +193,7 @@ async fn leave(node: &Node, drain: &Drain, time: Duration) {
     let close = Close::new(Close::RESTART, "the gateway is restarting: connect again");
     loop {
         let sessions = node.registry.all();
-        let pause = (time / 2)
-            .checked_div(sessions.len() as u32)
-            .unwrap_or_default()
-            .min(Duration::from_millis(2));
+        let pause = (time / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
         let mut next = tokio::time::Instant::now();
         for outbox in sessions {
             // A close is always taken.

@@ -39,20 +39,12 @@ impl Drop for Permit {
 impl Listener {
     /// `connections`: at a time, at most.
     pub fn bind(address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // So that a restart need not wait for the connections of the one before to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self {
-            listener: socket.listen(BACKLOG)?,
-            permits,
-            metrics,
-        })
+        Ok(Self { listener: socket.listen(BACKLOG)?, permits, metrics })
     }
 
     /// The address, with the port that the system chose where 0 was asked for.
@@ -93,21 +85,11 @@ impl Listener {
                 // A small message must not wait for the acknowledgement of the one before (Nagle's algorithm).
                 let _ = stream.set_nodelay(true);
                 self.metrics.connections.inc();
-                Some((
-                    stream,
-                    peer,
-                    Permit {
-                        _permit: permit,
-                        metrics: self.metrics.clone(),
-                    },
-                ))
+                Some((stream, peer, Permit { _permit: permit, metrics: self.metrics.clone() }))
             }
             Err(error) => {
                 // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-                ) {
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     self.metrics.accept_pauses.inc();
                     tracing::warn!(%error, "a connection cannot be accepted: pausing");
                     tokio::time::sleep(PAUSE).await;

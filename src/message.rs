@@ -180,10 +180,7 @@ impl SessionId {
             let canonical = part.len() == width && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             canonical.then(|| u64::from_str_radix(part, 16).ok()).flatten()
         };
-        Some(Self {
-            node: hex(node, 16)?,
-            number: hex(number, 16)?,
-        })
+        Some(Self { node: hex(node, 16)?, number: hex(number, 16)? })
     }
 }
 
@@ -223,10 +220,7 @@ impl Close {
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
-        Self {
-            code,
-            reason: reason[..end].into(),
-        }
+        Self { code, reason: reason[..end].into() }
     }
 
     /// Whether an endpoint may send this code: RFC 6455 section 7.4 and the IANA registry.
@@ -259,11 +253,7 @@ impl Pattern {
         let Some(rest) = name.strip_prefix(parts.next().unwrap_or_default()) else {
             return false;
         };
-        let Some(last) = self
-            .0
-            .contains('*')
-            .then(|| self.0.rsplit('*').next().unwrap_or_default())
-        else {
+        let Some(last) = self.0.contains('*').then(|| self.0.rsplit('*').next().unwrap_or_default()) else {
             return rest.is_empty();
         };
         let middle = parts.clone().count().saturating_sub(1);
@@ -320,18 +310,9 @@ mod tests {
 
     #[test]
     fn session_ids_read_back_what_they_wrote_and_nothing_else() {
-        let id = SessionId {
-            node: 0x1234,
-            number: 7,
-        };
+        let id = SessionId { node: 0x1234, number: 7 };
         assert_eq!(SessionId::parse(&id.to_string()), Some(id));
-        for bad in [
-            "",
-            "-",
-            "1-1",
-            "0000000000001234-000000000000000G",
-            "+000000000001234-0000000000000007",
-        ] {
+        for bad in ["", "-", "1-1", "0000000000001234-000000000000000G", "+000000000001234-0000000000000007"] {
             assert_eq!(SessionId::parse(bad), None, "{bad}");
         }
     }

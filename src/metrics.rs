@@ -55,12 +55,7 @@ impl Maker {
     /// Registers; a name that is taken is a mistake in this file, which the test below would find.
     fn register<C: Collector + Clone + 'static>(&mut self, collector: &C, kind: &str, labels: &[&str]) {
         for description in collector.desc() {
-            let entry = (
-                description.fq_name.clone(),
-                kind.to_owned(),
-                labels.join(", "),
-                description.help.clone(),
-            );
+            let entry = (description.fq_name.clone(), kind.to_owned(), labels.join(", "), description.help.clone());
             self.described.push(entry);
         }
         if let Err(error) = self.registry.register(Box::new(collector.clone())) {
@@ -94,10 +89,7 @@ impl Maker {
 }
 
 /// The names and labels in this file are literals, which the test below makes all of.
-#[allow(
-    clippy::expect_used,
-    reason = "only a literal in this file can be wrong, and the test makes every one"
-)]
+#[allow(clippy::expect_used, reason = "only a literal in this file can be wrong, and the test makes every one")]
 fn made<T>(metric: prometheus::Result<T>) -> T {
     metric.expect("a metric's name and labels are well formed")
 }
@@ -110,18 +102,12 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let mut make = Maker {
-            registry: Registry::new(),
-            described: Vec::new(),
-        };
+        let mut make = Maker { registry: Registry::new(), described: Vec::new() };
         let call_seconds = HistogramOpts::new(
             "tidegate_plugin_call_seconds",
             "Time from the begin to the end of a plugin's call, of one call in 64.",
         );
-        let call_seconds = made(HistogramVec::new(
-            call_seconds.buckets(CALL_BUCKETS.to_vec()),
-            &["plugin", "hook"],
-        ));
+        let call_seconds = made(HistogramVec::new(call_seconds.buckets(CALL_BUCKETS.to_vec()), &["plugin", "hook"]));
         make.register(&call_seconds, "histogram", &["plugin", "hook"]);
         let load_seconds = made(Histogram::with_opts(HistogramOpts::new(
             "tidegate_plugin_load_seconds",
@@ -132,10 +118,8 @@ impl Metrics {
             call_seconds,
             load_seconds,
             connections: make.gauge("connections", "TCP connections open now, handshakes included."),
-            accept_pauses: make.counter(
-                "accept_pauses_total",
-                "Times that accepting paused: no permit or no descriptor left.",
-            ),
+            accept_pauses: make
+                .counter("accept_pauses_total", "Times that accepting paused: no permit or no descriptor left."),
             handshakes: make.counters(
                 "handshakes_total",
                 "Requests answered, by route (\"-\": none matched) and HTTP status.",
@@ -153,43 +137,27 @@ impl Metrics {
                 "Payload bytes of messages from clients.",
                 &["route"],
             ),
-            sent: make.counters(
-                "messages_sent_total",
-                "Messages that plugins sent to their own session.",
-                &["route"],
-            ),
+            sent: make.counters("messages_sent_total", "Messages that plugins sent to their own session.", &["route"]),
             topics: make.gauge("topics", "Topics with subscribers on this node."),
             subscriptions: make.gauge("subscriptions", "Subscriptions of sessions on this node."),
             publications: make.counter("publications_total", "Publications that the hub was asked for."),
-            publications_refused: make.counter(
-                "publications_refused_total",
-                "Publications that the broker or a publication hook refused.",
-            ),
-            deliveries: make.counter(
-                "deliveries_total",
-                "Publications handed to outboxes, counted for each subscriber.",
-            ),
-            dropped: make.counter(
-                "outbox_dropped_total",
-                "Messages that full outboxes dropped by their policy.",
-            ),
+            publications_refused: make
+                .counter("publications_refused_total", "Publications that the broker or a publication hook refused."),
+            deliveries: make
+                .counter("deliveries_total", "Publications handed to outboxes, counted for each subscriber."),
+            dropped: make.counter("outbox_dropped_total", "Messages that full outboxes dropped by their policy."),
             presence_dropped: make.counter(
                 "presence_changes_dropped_total",
                 "Joins and leaves that were not told to presence hooks: too many waited.",
             ),
-            heartbeat_timeouts: make.counter(
-                "heartbeat_timeouts_total",
-                "Sessions closed because the client was silent.",
-            ),
+            heartbeat_timeouts: make
+                .counter("heartbeat_timeouts_total", "Sessions closed because the client was silent."),
             events_failed: make.counters(
                 "events_failed_total",
                 "Events of which no effect was applied, because a plugin failed.",
                 &["route", "event"],
             ),
-            effects_refused: make.counter(
-                "effects_refused_total",
-                "Effects that were refused as they were applied.",
-            ),
+            effects_refused: make.counter("effects_refused_total", "Effects that were refused as they were applied."),
             calls: make.counters("plugin_calls_total", "Calls of a plugin's hooks.", &["plugin", "hook"]),
             call_failures: make.counters(
                 "plugin_call_failures_total",
@@ -202,11 +170,7 @@ impl Metrics {
                 &["plugin", "grant"],
             ),
             instances: make.gauges("plugin_instances", "Instances now, of all generations.", &["plugin"]),
-            generation: make.gauges(
-                "plugin_generation",
-                "The generation that serves, counted from 1.",
-                &["plugin"],
-            ),
+            generation: make.gauges("plugin_generation", "The generation that serves, counted from 1.", &["plugin"]),
             reloads: make.counters(
                 "plugin_reloads_total",
                 "Attempts to load a plugin's file, by result: swapped, refused.",
@@ -223,9 +187,7 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn text(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
     /// Name, kind, labels and help of each metric, for the reference.

@@ -58,7 +58,7 @@ pub struct Outbox {
 struct State {
     /// None: nothing waits, and writes go to the socket.
     queue: Option<Box<Queue>>,
-    requests: Option<Box<Vec<Request>>>,
+    requests: Vec<Request>,
     /// The session's task.
     waker: Option<Waker>,
     over: bool,
@@ -82,13 +82,7 @@ struct Waiting {
 impl Outbox {
     /// `limit` is what may wait for the client, in bytes.
     pub fn new(id: SessionId, socket: OwnedWriteHalf, limit: usize, overflow: Overflow) -> Self {
-        Self {
-            id,
-            socket,
-            limit,
-            overflow,
-            state: Mutex::default(),
-        }
+        Self { id, socket, limit, overflow, state: Mutex::default() }
     }
 
     /// Writes whole frames that are shared with other sessions.
@@ -113,30 +107,18 @@ impl Outbox {
                         return self.overflow(&mut state, None, messages);
                     }
                     queue.bytes += frames.len();
-                    held.push(Waiting {
-                        frames: keep(),
-                        messages,
-                        begun: false,
-                    });
+                    held.push(Waiting { frames: keep(), messages, begun: false });
                     return Written::Queued;
                 }
                 // Held deliveries alone do not stand in the way of the event's own messages.
-                if queue.waiting.is_empty() {
-                    self.try_write(frames)
-                } else {
-                    Ok(0)
-                }
+                if queue.waiting.is_empty() { self.try_write(frames) } else { Ok(0) }
             }
             None => self.try_write(frames),
         };
         match sent {
             Ok(sent) if sent == frames.len() => Written::Sent,
             Ok(sent) => {
-                let rest = Waiting {
-                    frames: keep().slice(sent..),
-                    messages,
-                    begun: sent > 0,
-                };
+                let rest = Waiting { frames: keep().slice(sent..), messages, begun: sent > 0 };
                 self.enqueue(&mut state, rest)
             }
             Err(_) => {
@@ -169,10 +151,7 @@ impl Outbox {
                 queue.held = None;
                 queue.bytes = queue.waiting.iter().map(|waiting| waiting.frames.len()).sum();
                 let why = Close::new(Close::TRY_LATER, "outbox full: the client reads too slowly");
-                state
-                    .requests
-                    .get_or_insert_default()
-                    .insert(0, Request::Close(why, Closer::Gateway));
+                state.requests.insert(0, Request::Close(why, Closer::Gateway));
                 state.end();
                 Written::Over
             }
@@ -216,11 +195,7 @@ impl Outbox {
     pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut state = self.state.lock();
-            if !state
-                .waker
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(context.waker()))
-            {
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 state.waker = Some(context.waker().clone());
             }
             let Some(queue) = &mut state.queue else {
@@ -232,12 +207,7 @@ impl Outbox {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let slices: Vec<IoSlice<'_>> = queue
-                .waiting
-                .iter()
-                .take(SLICES)
-                .map(|w| IoSlice::new(&w.frames))
-                .collect();
+            let slices: Vec<IoSlice<'_>> = queue.waiting.iter().take(SLICES).map(|w| IoSlice::new(&w.frames)).collect();
             match self.socket.try_write_vectored(&slices) {
                 Ok(sent) => queue.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -263,24 +233,18 @@ impl Outbox {
         if state.over {
             return Ok(());
         }
-        let requests = state.requests.get_or_insert_default();
         // A close is always taken: it ends all that waits.
-        if requests.len() >= REQUESTS && !matches!(request, Request::Close(..)) {
+        if state.requests.len() >= REQUESTS && !matches!(request, Request::Close(..)) {
             return Err(Busy);
         }
-        requests.push(request);
+        state.requests.push(request);
         state.wake();
         Ok(())
     }
 
     /// What was asked since the last call, for the session's own task.
     pub fn requests(&self) -> Vec<Request> {
-        self.state
-            .lock()
-            .requests
-            .take()
-            .map(|requests| *requests)
-            .unwrap_or_default()
+        std::mem::take(&mut self.state.lock().requests)
     }
 
     /// Nothing more is taken; what waits is still flushed.
@@ -297,20 +261,13 @@ impl Outbox {
             let rest = Bytes::copy_from_slice(&frame[sent..]);
             let queue = state.queue.get_or_insert_default();
             queue.bytes += rest.len();
-            queue.waiting.push_back(Waiting {
-                frames: rest,
-                messages: 0,
-                begun: true,
-            });
+            queue.waiting.push_back(Waiting { frames: rest, messages: 0, begun: true });
         }
     }
 
     /// Tells the client that nothing more will come.
     pub fn shutdown(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(
-            self.socket.as_ref(),
-            rustix::net::Shutdown::Write,
-        )?)
+        Ok(rustix::net::shutdown(self.socket.as_ref(), rustix::net::Shutdown::Write)?)
     }
 
     fn try_write(&self, frames: &[u8]) -> io::Result<usize> {

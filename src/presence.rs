@@ -68,10 +68,7 @@ struct Members {
 
 impl Default for Presence {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 }
 
@@ -132,10 +129,7 @@ impl Presence {
     /// Up to `limit` members, in no order.
     pub fn members(&self, topic: &str, limit: usize) -> Vec<Member> {
         let shard = self.shard(topic).lock();
-        shard
-            .get(topic)
-            .map(|members| members.sessions.values().take(limit).cloned().collect())
-            .unwrap_or_default()
+        shard.get(topic).map(|members| members.sessions.values().take(limit).cloned().collect()).unwrap_or_default()
     }
 
     pub fn has_user(&self, topic: &str, user: &str) -> bool {
@@ -155,14 +149,7 @@ impl Members {
             None => 1,
         };
         self.sessions.insert(member.session, member.clone());
-        self.tell(
-            Change {
-                joined: true,
-                member,
-                sessions_of_user,
-            },
-            watched,
-        )
+        self.tell(Change { joined: true, member, sessions_of_user }, watched)
     }
 
     fn remove(&mut self, session: SessionId, watched: bool) -> Watch {
@@ -170,23 +157,16 @@ impl Members {
             return Watch::Quiet;
         };
         let mut sessions_of_user = 0;
-        if let Some(user) = &member.user {
-            if let Some(count) = self.users.get_mut(user) {
-                *count -= 1;
-                sessions_of_user = *count;
-                if *count == 0 {
-                    self.users.remove(user);
-                }
+        if let Some(user) = &member.user
+            && let Some(count) = self.users.get_mut(user)
+        {
+            *count -= 1;
+            sessions_of_user = *count;
+            if *count == 0 {
+                self.users.remove(user);
             }
         }
-        self.tell(
-            Change {
-                joined: false,
-                member,
-                sessions_of_user,
-            },
-            watched,
-        )
+        self.tell(Change { joined: false, member, sessions_of_user }, watched)
     }
 
     fn tell(&mut self, change: Change, watched: bool) -> Watch {
@@ -197,19 +177,12 @@ impl Members {
             return Watch::Dropped;
         }
         self.changes.push_back(change);
-        if std::mem::replace(&mut self.draining, true) {
-            Watch::Quiet
-        } else {
-            Watch::Drain
-        }
+        if std::mem::replace(&mut self.draining, true) { Watch::Quiet } else { Watch::Drain }
     }
 
     fn counts(&self) -> Counts {
         let anonymous = self.sessions.len() as u32 - self.users.values().sum::<u32>();
-        Counts {
-            sessions: self.sessions.len() as u32,
-            users: self.users.len() as u32 + anonymous,
-        }
+        Counts { sessions: self.sessions.len() as u32, users: self.users.len() as u32 + anonymous }
     }
 
     fn is_spent(&self) -> bool {
@@ -222,11 +195,7 @@ mod tests {
     use super::*;
 
     fn member(number: u64, user: Option<&str>) -> Member {
-        Member {
-            session: SessionId { node: 1, number },
-            user: user.map(Into::into),
-            info: "".into(),
-        }
+        Member { session: SessionId { node: 1, number }, user: user.map(Into::into), info: "".into() }
     }
 
     #[test]
@@ -246,16 +215,10 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| presence.next_change(&topic))
             .map(|change| (change.joined, change.member.session.number, change.sessions_of_user))
             .collect();
-        assert_eq!(
-            told,
-            [(true, 1, 1), (true, 2, 2), (true, 3, 1), (false, 1, 1), (false, 2, 0)]
-        );
+        assert_eq!(told, [(true, 1, 1), (true, 2, 2), (true, 3, 1), (false, 1, 1), (false, 2, 0)]);
         assert_eq!(presence.leave(&topic, session(3), true), Watch::Drain);
         assert!(presence.next_change(&topic).is_some() && presence.next_change(&topic).is_none());
-        assert!(
-            presence.shards.iter().all(|shard| shard.lock().is_empty()),
-            "an empty topic leaves no trace"
-        );
+        assert!(presence.shards.iter().all(|shard| shard.lock().is_empty()), "an empty topic leaves no trace");
     }
 
     #[test]

@@ -37,10 +37,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_then_the_rate() {
-        let rate = Rate {
-            per_second: 10,
-            burst: 3,
-        };
+        let rate = Rate { per_second: 10, burst: 3 };
         let mut bucket = Bucket::new(Instant::now());
         let mut taken = |now| (0..100).filter(|_| bucket.take(rate, now)).count();
         assert_eq!(taken(Instant::now()), 3);

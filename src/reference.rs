@@ -17,10 +17,7 @@ fn agrees(name: &str, text: &str) {
         std::fs::write(&file, text).unwrap();
     }
     let there = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        there == text,
-        "{name} is not what the sources say: TIDEGATE_BLESS=1 cargo test -p tidegate reference"
-    );
+    assert!(there == text, "{name} is not what the sources say: TIDEGATE_BLESS=1 cargo test -p tidegate reference");
 }
 
 #[test]
@@ -29,11 +26,7 @@ fn the_metrics_reference_is_what_the_sources_say() {
         format!("# Metrics\n\n{HEAD}Served at `/metrics` on the admin address, in the Prometheus text format.\n\n");
     text.push_str("| name | kind | labels | what it counts |\n|---|---|---|---|\n");
     for (name, kind, labels, help) in Metrics::new().described() {
-        let labels = if labels.is_empty() {
-            "–".to_owned()
-        } else {
-            format!("`{}`", labels.replace(", ", "`, `"))
-        };
+        let labels = if labels.is_empty() { "–".to_owned() } else { format!("`{}`", labels.replace(", ", "`, `")) };
         writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     agrees("metrics.md", &text);
@@ -91,9 +84,7 @@ fn line(text: &Value) -> String {
 /// The definition that a property refers to, if it does.
 fn referred<'a>(property: &'a Value, definitions: &'a Map<String, Value>) -> Option<(&'a str, &'a Value)> {
     let direct = property["$ref"].as_str();
-    let inner = ["allOf", "anyOf"]
-        .iter()
-        .find_map(|key| property[*key][0]["$ref"].as_str());
+    let inner = ["allOf", "anyOf"].iter().find_map(|key| property[*key][0]["$ref"].as_str());
     let name = direct.or(inner)?.rsplit('/').next()?;
     Some((name, &definitions[name]))
 }
@@ -112,10 +103,7 @@ fn kind(property: &Value, definitions: &Map<String, Value>) -> String {
         kind => kind.as_str().unwrap_or_default(),
     };
     match name {
-        "array" => format!(
-            "list of {}s",
-            kind(&property["items"], definitions).replace("one of", "name")
-        ),
+        "array" => format!("list of {}s", kind(&property["items"], definitions).replace("one of", "name")),
         "object" => "tables".to_owned(),
         "integer" => "number".to_owned(),
         "" => "table".to_owned(),

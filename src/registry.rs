@@ -12,12 +12,15 @@ use crate::outbox::Outbox;
 
 const SHARDS: usize = 32;
 
+type SessionShard = Mutex<HashMap<u64, Arc<Outbox>>>;
+type UserShard = Mutex<HashMap<Arc<str>, Vec<Arc<Outbox>>>>;
+
 /// All sessions of this node.
 pub struct Registry {
     node: u64,
     next: AtomicU64,
-    sessions: Box<[Mutex<HashMap<u64, Arc<Outbox>>>]>,
-    users: Box<[Mutex<HashMap<Arc<str>, Vec<Arc<Outbox>>>>]>,
+    sessions: Box<[SessionShard]>,
+    users: Box<[UserShard]>,
     hasher: RandomState,
 }
 
@@ -35,29 +38,18 @@ impl Registry {
 
     /// An id that no session had before. Numbers are never 0.
     pub fn new_id(&self) -> SessionId {
-        SessionId {
-            node: self.node,
-            number: self.next.fetch_add(1, Ordering::Relaxed),
-        }
+        SessionId { node: self.node, number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
     pub fn add(&self, outbox: &Arc<Outbox>, user: Option<&Arc<str>>) {
-        self.sessions[outbox.id.number as usize % SHARDS]
-            .lock()
-            .insert(outbox.id.number, outbox.clone());
+        self.sessions[outbox.id.number as usize % SHARDS].lock().insert(outbox.id.number, outbox.clone());
         if let Some(user) = user {
-            self.users(user)
-                .lock()
-                .entry(user.clone())
-                .or_default()
-                .push(outbox.clone());
+            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
         }
     }
 
     pub fn remove(&self, session: SessionId, user: Option<&Arc<str>>) {
-        self.sessions[session.number as usize % SHARDS]
-            .lock()
-            .remove(&session.number);
+        self.sessions[session.number as usize % SHARDS].lock().remove(&session.number);
         if let Some(user) = user {
             self.forget_user(session, user);
         }
@@ -69,11 +61,7 @@ impl Registry {
             self.forget_user(outbox.id, user);
         }
         if let Some(user) = to {
-            self.users(user)
-                .lock()
-                .entry(user.clone())
-                .or_default()
-                .push(outbox.clone());
+            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
         }
     }
 
@@ -81,10 +69,7 @@ impl Registry {
         if id.node != self.node {
             return None;
         }
-        self.sessions[id.number as usize % SHARDS]
-            .lock()
-            .get(&id.number)
-            .cloned()
+        self.sessions[id.number as usize % SHARDS].lock().get(&id.number).cloned()
     }
 
     /// The user's sessions, in the order in which they came.
@@ -94,17 +79,14 @@ impl Registry {
 
     /// Every session, in no order.
     pub fn all(&self) -> Vec<Arc<Outbox>> {
-        self.sessions
-            .iter()
-            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.sessions.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 
     pub fn len(&self) -> usize {
         self.sessions.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    fn users(&self, user: &str) -> &Mutex<HashMap<Arc<str>, Vec<Arc<Outbox>>>> {
+    fn users(&self, user: &str) -> &UserShard {
         &self.users[self.hasher.hash_one(user) as usize % SHARDS]
     }
 

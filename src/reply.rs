@@ -22,10 +22,7 @@ impl Refusal {
         let mut response = Response::new(text(self.why));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         for (name, value) in self.headers {
             if name == header::CONTENT_TYPE {
                 headers.insert(name, value);
@@ -40,28 +37,16 @@ impl Refusal {
 /// 503: not now, but soon.
 pub fn unavailable(why: &str) -> Refusal {
     let headers = vec![(header::RETRY_AFTER, HeaderValue::from_static("5"))];
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        why: why.to_owned(),
-        headers,
-    }
+    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, why: why.to_owned(), headers }
 }
 
 pub fn not_found() -> Refusal {
     let why = "nothing is here: no route and no file".to_owned();
-    Refusal {
-        status: StatusCode::NOT_FOUND,
-        why,
-        headers: Vec::new(),
-    }
+    Refusal { status: StatusCode::NOT_FOUND, why, headers: Vec::new() }
 }
 
 pub fn internal() -> Refusal {
-    Refusal {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        why: "internal error".to_owned(),
-        headers: Vec::new(),
-    }
+    Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, why: "internal error".to_owned(), headers: Vec::new() }
 }
 
 pub fn text(text: impl Into<Bytes>) -> Body {

@@ -55,24 +55,14 @@ impl Route {
         Self {
             name: name.as_str().into(),
             origins: config.origins.clone(),
-            keep_headers: config
-                .keep_headers
-                .iter()
-                .map(|header| header.to_ascii_lowercase())
-                .collect(),
+            keep_headers: config.keep_headers.iter().map(|header| header.to_ascii_lowercase()).collect(),
             subprotocols: config.subprotocols.clone(),
             overflow: config.slow_consumer,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,
-            heartbeat: Heartbeat {
-                interval: config.heartbeat.interval.0,
-                timeout: config.heartbeat.timeout.0,
-            },
+            heartbeat: Heartbeat { interval: config.heartbeat.interval.0, timeout: config.heartbeat.timeout.0 },
             message_limit: limits.message.0,
-            rate: limits.rate.map(|rate| Rate {
-                per_second: rate,
-                burst: limits.burst.unwrap_or(rate),
-            }),
+            rate: limits.rate.map(|rate| Rate { per_second: rate, burst: limits.burst.unwrap_or(rate) }),
             outbox_limit: limits.outbox.0,
             topics_limit: limits.topics,
             sessions_limit: limits.sessions,
@@ -88,11 +78,9 @@ impl Route {
 
     /// Takes a place among the route's sessions; false where all are taken.
     pub fn enter(&self) -> bool {
-        let entered = self
-            .sessions
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
-                (sessions < self.sessions_limit).then_some(sessions + 1)
-            });
+        let entered = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
+            (sessions < self.sessions_limit).then_some(sessions + 1)
+        });
         if entered.is_ok() {
             self.counters.sessions.inc();
         }
@@ -120,14 +108,8 @@ pub struct TopicRule {
 impl TopicRules {
     pub fn new(config: &[TopicConfig]) -> Self {
         let rule = |topic: &TopicConfig| {
-            let retention = topic.history.map(|history| Retention {
-                size: history.size,
-                ttl: history.ttl.0,
-            });
-            let rule = TopicRule {
-                retention: retention.unwrap_or_default(),
-                presence: topic.presence,
-            };
+            let retention = topic.history.map(|history| Retention { size: history.size, ttl: history.ttl.0 });
+            let rule = TopicRule { retention: retention.unwrap_or_default(), presence: topic.presence };
             (Pattern::new(topic.pattern.get_ref()), rule)
         };
         Self(config.iter().map(rule).collect())
@@ -135,10 +117,6 @@ impl TopicRules {
 
     /// A topic that no pattern matches keeps nothing.
     pub fn of(&self, topic: &str) -> TopicRule {
-        self.0
-            .iter()
-            .find(|(pattern, _)| pattern.matches(topic))
-            .map(|(_, rule)| *rule)
-            .unwrap_or_default()
+        self.0.iter().find(|(pattern, _)| pattern.matches(topic)).map(|(_, rule)| *rule).unwrap_or_default()
     }
 }

@@ -51,10 +51,7 @@ pub struct Timer {
 
 impl SessionState {
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(known, _)| **known == *name)
-            .map(|(_, value)| &**value)
+        self.attributes.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 
     /// None removes the attribute.
@@ -88,13 +85,7 @@ impl Handshake {
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Self {
         let path_len = target.find('?').unwrap_or(target.len()) as u32;
-        Self {
-            target: target.into(),
-            path_len,
-            peer,
-            headers: headers.into(),
-            parameters: parameters.into(),
-        }
+        Self { target: target.into(), path_len, peer, headers: headers.into(), parameters: parameters.into() }
     }
 
     pub fn path(&self) -> &str {
@@ -109,16 +100,11 @@ impl Handshake {
     /// The first value of a query parameter, decoded.
     pub fn query(&self, name: &str) -> Option<String> {
         let mut pairs = form_urlencoded::parse(self.raw_query().as_bytes());
-        pairs
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.into_owned())
+        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
     }
 
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(known, _)| **known == *name)
-            .map(|(_, value)| &**value)
+        self.parameters.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 
     pub fn headers(&self) -> &[(Box<str>, Box<str>)] {
@@ -127,11 +113,7 @@ impl Handshake {
 
     /// A header's values, joined with commas (RFC 9110 section 5.3), cookies with semicolons (RFC 6265 section 5.4).
     pub fn header(&self, name: &str) -> Option<String> {
-        let separator = if name.eq_ignore_ascii_case("cookie") {
-            "; "
-        } else {
-            ", "
-        };
+        let separator = if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " };
         let values: Vec<&str> = self
             .headers
             .iter()
@@ -144,29 +126,19 @@ impl Handshake {
     pub fn cookie(&self, name: &str) -> Option<String> {
         let cookies = self.header("cookie")?;
         let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-        pairs
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value.to_owned())
+        pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
     }
 
     /// The subprotocols that the client offers, by its preference.
     pub fn subprotocols(&self) -> Vec<String> {
         let offered = self.header("sec-websocket-protocol").unwrap_or_default();
-        offered
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect()
+        offered.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     /// Forgets what need not be kept while the session lives.
     pub fn forget(&mut self, keep: &[String]) {
         let headers = std::mem::take(&mut self.headers).into_vec();
-        self.headers = headers
-            .into_iter()
-            .filter(|(name, _)| keep.iter().any(|kept| **kept == **name))
-            .collect();
+        self.headers = headers.into_iter().filter(|(name, _)| keep.iter().any(|kept| **kept == **name)).collect();
     }
 }
 
@@ -180,16 +152,8 @@ mod tests {
     use super::*;
 
     fn handshake(target: &str, headers: &[(&str, &str)]) -> Handshake {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()))
-            .collect();
-        Handshake::new(
-            target,
-            IpAddr::from([127, 0, 0, 1]),
-            headers,
-            vec![("room".into(), decode_segment("a%20b"))],
-        )
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Handshake::new(target, IpAddr::from([127, 0, 0, 1]), headers, vec![("room".into(), decode_segment("a%20b"))])
     }
 
     #[test]

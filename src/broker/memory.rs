@@ -70,10 +70,10 @@ impl MemoryBroker {
             }
         }
         let log = shard.entry(publication.topic.clone()).or_insert_with(|| Log::new(now));
-        if let Some(key) = idempotency_key {
-            if !log.admit(key, now) {
-                return Ok(Accepted::Duplicate);
-            }
+        if let Some(key) = idempotency_key
+            && !log.admit(key, now)
+        {
+            return Ok(Accepted::Duplicate);
         }
         if retention.size == 0 {
             return Ok(Accepted::Deliver(Arc::new(publication)));
@@ -113,11 +113,7 @@ impl MemoryBroker {
             Some(since) => (true, (since.offset + 1 - first) as usize),
         };
         let publications = log.entries.iter().skip(skip).take(limit).cloned().collect();
-        Ok(Page {
-            publications,
-            position: log.position,
-            complete,
-        })
+        Ok(Page { publications, position: log.position, complete })
     }
 
     /// Forgets what has outlived its time. Called now and then.
@@ -139,12 +135,7 @@ impl MemoryBroker {
 impl Log {
     fn new(now: Instant) -> Self {
         let epoch = getrandom::u64().unwrap_or_else(|_| crate::message::unix_now());
-        Self {
-            position: Position { epoch, offset: 0 },
-            entries: VecDeque::new(),
-            expires: now,
-            keys: VecDeque::new(),
-        }
+        Self { position: Position { epoch, offset: 0 }, entries: VecDeque::new(), expires: now, keys: VecDeque::new() }
     }
 
     /// False: the key was used within the window.
@@ -177,10 +168,7 @@ mod tests {
     use super::*;
     use crate::message::{Message, MessageRef};
 
-    const KEEP: Retention = Retention {
-        size: 3,
-        ttl: Duration::from_secs(60),
-    };
+    const KEEP: Retention = Retention { size: 3, ttl: Duration::from_secs(60) };
 
     fn publication(topic: &str, text: &str) -> Publication {
         Publication {
@@ -195,9 +183,7 @@ mod tests {
     }
 
     fn offset(accepted: Accepted) -> u64 {
-        let Accepted::Deliver(publication) = accepted else {
-            panic!("a duplicate")
-        };
+        let Accepted::Deliver(publication) = accepted else { panic!("a duplicate") };
         publication.position.map_or(0, |position| position.offset)
     }
 
@@ -239,10 +225,7 @@ mod tests {
         }
         let epoch = broker.history(&topic, None, 0).unwrap().position.epoch;
         let since = |epoch, offset| broker.history(&topic, Some(Position { epoch, offset }), 10).unwrap();
-        assert_eq!(
-            (texts(&since(epoch, 3)), since(epoch, 3).complete),
-            (vec!["d".into(), "e".into()], true)
-        );
+        assert_eq!((texts(&since(epoch, 3)), since(epoch, 3).complete), (vec!["d".into(), "e".into()], true));
         assert_eq!((texts(&since(epoch, 2)).len(), since(epoch, 2).complete), (3, true));
         assert_eq!((texts(&since(epoch, 5)).len(), since(epoch, 5).complete), (0, true));
         assert!(!since(epoch, 1).complete, "b is gone");
@@ -269,10 +252,6 @@ mod tests {
             .filter(|n| broker.publish(publication(&format!("t{n}"), "x"), KEEP, None).is_ok())
             .collect::<Vec<_>>();
         assert!(accepted.len() <= SHARDS && !accepted.is_empty());
-        assert!(
-            broker
-                .publish(publication(&format!("t{}", accepted[0]), "y"), KEEP, None)
-                .is_ok()
-        );
+        assert!(broker.publish(publication(&format!("t{}", accepted[0]), "y"), KEEP, None).is_ok());
     }
 }

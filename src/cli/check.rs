@@ -18,22 +18,13 @@ impl Check {
         println!("{}: fine", self.config.config.display());
         for route in &config.routes {
             let chain: Vec<_> = route.plugins.iter().map(|plugin| plugin.get_ref().as_str()).collect();
-            println!(
-                "  route {} {} -> {}",
-                route.name.get_ref(),
-                route.path.get_ref(),
-                chain.join(", ")
-            );
+            println!("  route {} {} -> {}", route.name.get_ref(), route.path.get_ref(), chain.join(", "));
         }
         for plugin in plugins {
             println!("  plugin {} ({}, {} bytes)", plugin.name, plugin.form, plugin.bytes);
             println!("    hooks    {}", plugin.hooks.join(", "));
             println!("    imports  {}", short(&plugin.imports));
-            let grants = config
-                .plugins
-                .get(&plugin.name)
-                .map(|plugin| plugin.grants.clone())
-                .unwrap_or_default();
+            let grants = config.plugins.get(&plugin.name).map(|plugin| plugin.grants.clone()).unwrap_or_default();
             println!("    granted  {}", granted(&grants));
         }
         Ok(())
@@ -41,24 +32,14 @@ impl Check {
 }
 
 fn short(imports: &[String]) -> String {
-    let names = imports
-        .iter()
-        .map(|import| import.trim_start_matches("tidegate:plugin/").trim_end_matches("@0.1.0"));
+    let names = imports.iter().map(|import| import.trim_start_matches("tidegate:plugin/").trim_end_matches("@0.1.0"));
     let names: Vec<_> = names.filter(|name| *name != "types").collect();
-    if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 fn granted(grants: &crate::config::Grants) -> String {
     let mut all = Vec::new();
-    for (what, list) in [
-        ("publish", &grants.publish),
-        ("subscribe", &grants.subscribe),
-        ("kv", &grants.kv),
-    ] {
+    for (what, list) in [("publish", &grants.publish), ("subscribe", &grants.subscribe), ("kv", &grants.kv)] {
         if !list.is_empty() {
             all.push(format!("{what} {}", list.join(" ")));
         }
@@ -68,9 +49,5 @@ fn granted(grants: &crate::config::Grants) -> String {
             all.push(what.to_owned());
         }
     }
-    if all.is_empty() {
-        "nothing".to_owned()
-    } else {
-        all.join("; ")
-    }
+    if all.is_empty() { "nothing".to_owned() } else { all.join("; ") }
 }

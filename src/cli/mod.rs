@@ -75,11 +75,7 @@ pub fn main() -> ExitCode {
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // Nowhere to say it is no reason to fail.
             let _ = error.print();
-            return if asked {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(USAGE)
-            };
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
     let result = match cli.command {
@@ -114,9 +110,7 @@ fn start_log(format: LogFormat) {
 
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Where a log is started already (in tests), it stays as it is.
     let _ = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),

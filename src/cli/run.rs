@@ -23,10 +23,7 @@ impl Run {
         config.admin = self.addresses.admin.unwrap_or(config.admin);
         if config.routes.is_empty() && config.files.is_empty() {
             let file = self.config.config.display();
-            return Err(Unusable(format!(
-                "{file}: there is no route: nothing would be served; add a [[route]]"
-            ))
-            .into());
+            return Err(Unusable(format!("{file}: there is no route: nothing would be served; add a [[route]]")).into());
         }
         start_log(self.log_format);
         raise_descriptor_limit(config.max_connections);
@@ -50,13 +47,7 @@ fn raise_descriptor_limit(connections: usize) {
     let wanted = connections as u64 + 256;
     if limit.current.is_some_and(|current| current < wanted) {
         let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-        let raised = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(current),
-                maximum: limit.maximum,
-            },
-        );
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
         if raised.is_err() || current < wanted {
             tracing::warn!(
                 files = current,

@@ -43,17 +43,15 @@ impl Token {
 /// The table of the first plugin that a secret is configured for.
 fn settings(config: &Config) -> Option<Value> {
     let tables = config.plugins.values().map(Config::plugin_json);
-    tables
-        .into_iter()
-        .find(|table| table.get("secret").is_some() || table.get("secret_base64").is_some())
+    tables.into_iter().find(|table| table.get("secret").is_some() || table.get("secret_base64").is_some())
 }
 
 fn sign(settings: &Value, user: &str, ttl: Duration, now: u64) -> anyhow::Result<String> {
     let secret = match (&settings["secret"], &settings["secret_base64"]) {
         (Value::String(secret), _) => secret.clone().into_bytes(),
-        (_, Value::String(secret)) => STANDARD
-            .decode(secret)
-            .map_err(|error| Unusable(format!("`secret_base64` is not base64: {error}")))?,
+        (_, Value::String(secret)) => {
+            STANDARD.decode(secret).map_err(|error| Unusable(format!("`secret_base64` is not base64: {error}")))?
+        }
         _ => return Err(Unusable("`secret` must be a string".to_owned()).into()),
     };
     let user_claim = settings["user_claim"].as_str().unwrap_or("sub");
@@ -70,17 +68,10 @@ fn sign(settings: &Value, user: &str, ttl: Duration, now: u64) -> anyhow::Result
         }
     }
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!(
-        "{}.{}",
-        encode(&json!({ "alg": "HS256", "typ": "JWT" })),
-        encode(&claims)
-    );
+    let signed = format!("{}.{}", encode(&json!({ "alg": "HS256", "typ": "JWT" })), encode(&claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(&secret).map_err(|error| Unusable(error.to_string()))?;
     mac.update(signed.as_bytes());
-    Ok(format!(
-        "{signed}.{}",
-        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
-    ))
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
 }
 
 #[cfg(test)]
@@ -94,10 +85,7 @@ mod tests {
         let token = sign(&settings, "ann", Duration::from_secs(60), 1000).unwrap();
         let parts: Vec<_> = token.split('.').collect();
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
-        assert_eq!(
-            claims,
-            json!({ "sub": "ann", "iat": 1000, "exp": 1060, "aud": "chat", "iss": "me" })
-        );
+        assert_eq!(claims, json!({ "sub": "ann", "iat": 1000, "exp": 1060, "aud": "chat", "iss": "me" }));
         assert_eq!(parts.len(), 3);
     }
 }

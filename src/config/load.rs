@@ -44,29 +44,17 @@ impl Source<'_> {
         let before = start.and_then(|start| self.text.get(..start));
         let place = before.map(|before| {
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-            (
-                before.matches('\n').count() + 1,
-                before[line_start..].chars().count() + 1,
-            )
+            (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
         });
-        let line = place
-            .and_then(|(line, _)| self.text.lines().nth(line - 1))
-            .map(str::to_owned);
-        ConfigError {
-            file: self.file.to_owned(),
-            place,
-            line,
-            what: what.into(),
-        }
+        let line = place.and_then(|(line, _)| self.text.lines().nth(line - 1)).map(str::to_owned);
+        ConfigError { file: self.file.to_owned(), place, line, what: what.into() }
     }
 }
 
 /// Where the file of a plugin lies.
 pub fn plugin_file(config: &Config, name: &str) -> PathBuf {
     let file = config.plugins.get(name).and_then(|plugin| plugin.file.clone());
-    config
-        .plugin_directory
-        .join(file.unwrap_or_else(|| format!("{name}.wasm").into()))
+    config.plugin_directory.join(file.unwrap_or_else(|| format!("{name}.wasm").into()))
 }
 
 impl Config {
@@ -89,17 +77,13 @@ impl Config {
             *files.directory.get_mut() = directory;
         }
         for (name, plugin) in &mut config.plugins {
-            resolve_secrets(
-                &mut Value::Table(plugin.config.clone()),
-                base,
-                &format!("plugin.{name}.config"),
-            )
-            .map(|resolved| {
-                if let Value::Table(table) = resolved {
-                    plugin.config = table;
-                }
-            })
-            .map_err(|what| source.error(None, what))?;
+            resolve_secrets(&mut Value::Table(plugin.config.clone()), base, &format!("plugin.{name}.config"))
+                .map(|resolved| {
+                    if let Value::Table(table) = resolved {
+                        plugin.config = table;
+                    }
+                })
+                .map_err(|what| source.error(None, what))?;
         }
         config.check(&source)?;
         Ok(config)
@@ -120,10 +104,7 @@ impl Config {
             }
             let path = route.path.get_ref();
             if !path.starts_with('/') {
-                return Err(source.error(
-                    Some(route.path.span()),
-                    format!("the path {path:?} must begin with `/`"),
-                ));
+                return Err(source.error(Some(route.path.span()), format!("the path {path:?} must begin with `/`")));
             }
             paths.insert(path.clone(), name).map_err(|error| {
                 let what = format!("route `{name}` can never be reached: {error}; remove it or change its path");
@@ -215,10 +196,8 @@ impl Config {
         let mut patterns = std::collections::HashSet::new();
         for topic in &self.topics {
             if !patterns.insert(topic.pattern.get_ref()) {
-                let what = format!(
-                    "the pattern {:?} stands here twice: the second is never used",
-                    topic.pattern.get_ref()
-                );
+                let what =
+                    format!("the pattern {:?} stands here twice: the second is never used", topic.pattern.get_ref());
                 return Err(source.error(Some(topic.pattern.span()), what));
             }
         }
@@ -228,10 +207,7 @@ impl Config {
     /// A table of a plugin that no route names is likely a misspelt name.
     fn check_used(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         for name in self.plugins.keys() {
-            let used = self
-                .routes
-                .iter()
-                .any(|route| route.plugins.iter().any(|plugin| plugin.get_ref() == name));
+            let used = self.routes.iter().any(|route| route.plugins.iter().any(|plugin| plugin.get_ref() == name));
             if !used {
                 let at = source.text.find(&format!("[plugin.{name}")).map(|at| at..at + 1);
                 let what =
@@ -249,10 +225,7 @@ impl Config {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// Replaces `{ env = "NAME" }` and `{ file = "PATH" }` by what they name.
@@ -311,14 +284,8 @@ mod tests {
     fn errors_name_file_line_and_cure() {
         let cases = [
             ("listen = 3", "DIR/tidegate.toml:1:10: "),
-            (
-                "listne = \"127.0.0.1:1\"",
-                "DIR/tidegate.toml:1:1: unknown field `listne`",
-            ),
-            (
-                &format!("{CHAT}limits = {{ mesage = 1 }}"),
-                "tidegate.toml:5:12: unknown field `mesage`",
-            ),
+            ("listne = \"127.0.0.1:1\"", "DIR/tidegate.toml:1:1: unknown field `listne`"),
+            (&format!("{CHAT}limits = {{ mesage = 1 }}"), "tidegate.toml:5:12: unknown field `mesage`"),
             (
                 &CHAT.replace("[\"chat\"]", "[\"chta\"]"),
                 "tidegate.toml:4:12: route `chat` names the plugin `chta`, but there is no file DIR/plugins/chta.wasm",
@@ -328,20 +295,14 @@ mod tests {
                 "tidegate.toml:7:8: route `other` can never be reached",
             ),
             (&format!("{CHAT}{CHAT}"), "two routes with the name `chat`"),
-            (
-                &format!("{CHAT}[plugin.chta]\n"),
-                "tidegate.toml:5:1: the plugin `chta` has settings, but no route",
-            ),
+            (&format!("{CHAT}[plugin.chta]\n"), "tidegate.toml:5:1: the plugin `chta` has settings, but no route"),
             (&format!("{CHAT}origins = [\"example.org\"]"), "is not an origin"),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
             (
                 &format!("{CHAT}[plugin.chat.config]\nkey = {{ env = \"TIDEGATE_NOT_SET\" }}"),
                 "plugin.chat.config.key: the environment variable TIDEGATE_NOT_SET is not set",
             ),
-            (
-                &format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"nowhere\""),
-                "there is no directory DIR/nowhere",
-            ),
+            (&format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"nowhere\""), "there is no directory DIR/nowhere"),
         ];
         for (text, expected) in cases {
             let error = load(text).unwrap_err();

@@ -207,10 +207,7 @@ pub struct HeartbeatConfig {
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        Self {
-            interval: seconds(25),
-            timeout: seconds(10),
-        }
+        Self { interval: seconds(25), timeout: seconds(10) }
     }
 }
 
@@ -235,14 +232,7 @@ pub struct RouteLimits {
 
 impl Default for RouteLimits {
     fn default() -> Self {
-        Self {
-            message: Size(64 << 10),
-            rate: None,
-            burst: None,
-            sessions: 10_000,
-            outbox: Size(1 << 20),
-            topics: 64,
-        }
+        Self { message: Size(64 << 10), rate: None, burst: None, sessions: 10_000, outbox: Size(1 << 20), topics: 64 }
     }
 }
 

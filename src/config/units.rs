@@ -50,17 +50,12 @@ impl<'de> Deserialize<'de> for Size {
                 f.write_str("a size in bytes such as 65536 or \"64KiB\"")
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-                usize::try_from(bytes)
-                    .map(Size)
-                    .map_err(|_| E::custom("a size cannot be negative"))
+                usize::try_from(bytes).map(Size).map_err(|_| E::custom("a size cannot be negative"))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-                let bytes: bytesize::ByteSize = text
-                    .parse()
-                    .map_err(|_| E::custom(format!("{text:?} is not a size such as \"64KiB\"")))?;
-                usize::try_from(bytes.as_u64())
-                    .map(Size)
-                    .map_err(|_| E::custom("the size is too large"))
+                let bytes: bytesize::ByteSize =
+                    text.parse().map_err(|_| E::custom(format!("{text:?} is not a size such as \"64KiB\"")))?;
+                usize::try_from(bytes.as_u64()).map(Size).map_err(|_| E::custom("the size is too large"))
             }
         }
         deserializer.deserialize_any(Sizes)
@@ -99,15 +94,8 @@ mod tests {
     fn people_write_units() {
         let both: Both = toml::from_str("size = \"64KiB\"\nspan = \"1h 30m\"").unwrap();
         assert_eq!((both.size.0, both.span.0), (65536, Duration::from_secs(5400)));
-        assert_eq!(
-            (both.size.to_string(), both.span.to_string()),
-            ("64KiB".into(), "1h 30m".into())
-        );
-        for bad in [
-            "size = -1\nspan = \"1s\"",
-            "size = \"much\"\nspan = \"1s\"",
-            "size = 1\nspan = 25",
-        ] {
+        assert_eq!((both.size.to_string(), both.span.to_string()), ("64KiB".into(), "1h 30m".into()));
+        for bad in ["size = -1\nspan = \"1s\"", "size = \"much\"\nspan = \"1s\"", "size = 1\nspan = 25"] {
             assert!(toml::from_str::<Both>(bad).is_err(), "{bad}");
         }
     }

@@ -26,12 +26,7 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            used: Duration::ZERO,
-            last: None,
-            polls: Arc::default(),
-        }
+        Self { limit, used: Duration::ZERO, last: None, polls: Arc::default() }
     }
 
     pub fn begin(&mut self) {
@@ -48,17 +43,13 @@ impl Budget {
     pub fn tick(&mut self) -> Result<(), Overrun> {
         let poll = self.polls.load(Ordering::Relaxed);
         let now = thread_time();
-        if let Some((same, last)) = self.last {
-            if same == poll {
-                self.used += now.saturating_sub(last);
-            }
+        if let Some((same, last)) = self.last
+            && same == poll
+        {
+            self.used += now.saturating_sub(last);
         }
         self.last = Some((poll, now));
-        if self.used > self.limit {
-            Err(Overrun(self.limit))
-        } else {
-            Ok(())
-        }
+        if self.used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
     }
 }
 

@@ -25,9 +25,7 @@ pub struct Cache {
 
 impl Cache {
     pub fn new(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-        }
+        Self { directory: directory.to_owned() }
     }
 
     /// Loads what was compiled before, or compiles and stores. The flag says that storing failed or that what was
@@ -40,9 +38,7 @@ impl Cache {
             Ok(None) => {}
             Err(error) => trouble = Some(error),
         }
-        let component = Component::new(engine, bytes)
-            .map_err(sentence)
-            .context("it does not compile")?;
+        let component = Component::new(engine, bytes).map_err(sentence).context("it does not compile")?;
         if let Err(error) = self.store(&path, &component) {
             trouble = Some(error);
         }
@@ -55,9 +51,7 @@ impl Cache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
-        let code = stored
-            .split_at_checked(32)
-            .filter(|(hash, code)| Sha256::digest(code)[..] == **hash);
+        let code = stored.split_at_checked(32).filter(|(hash, code)| Sha256::digest(code)[..] == **hash);
         let Some((_, code)) = code else {
             anyhow::bail!("{} is damaged: it is compiled anew", path.display());
         };
@@ -65,20 +59,14 @@ impl Cache {
         // made with mode 0700, and the configuration's reference says that nobody else may write there), and the hash
         // above excludes a torn or damaged file. wasmtime itself checks version and settings.
         let component = unsafe { Component::deserialize(engine, code) };
-        component
-            .map(Some)
-            .map_err(sentence)
-            .with_context(|| format!("{} is of another engine", path.display()))
+        component.map(Some).map_err(sentence).with_context(|| format!("{} is of another engine", path.display()))
     }
 
     fn store(&self, path: &Path, component: &Component) -> anyhow::Result<()> {
         make_private(&self.directory).with_context(|| format!("{} cannot be made", self.directory.display()))?;
         let code = component.serialize().map_err(sentence)?;
-        let temporary = self.directory.join(format!(
-            ".{}.{}",
-            std::process::id(),
-            getrandom::u32().unwrap_or_default()
-        ));
+        let temporary =
+            self.directory.join(format!(".{}.{}", std::process::id(), getrandom::u32().unwrap_or_default()));
         let written = (|| {
             let mut file = fs::File::create(&temporary)?;
             file.write_all(&Sha256::digest(&code))?;
@@ -128,10 +116,7 @@ mod tests {
         fs::write(&path, &damaged).unwrap();
         let (_, trouble) = cache.component(&engine, &bytes).unwrap();
         assert!(trouble.is_some_and(|trouble| trouble.to_string().contains("damaged")));
-        assert!(
-            cache.load(&engine, &path).unwrap().is_some(),
-            "compiled anew and stored"
-        );
+        assert!(cache.load(&engine, &path).unwrap().is_some(), "compiled anew and stored");
 
         fs::write(&path, &damaged[..10]).unwrap();
         assert!(cache.load(&engine, &path).is_err());
@@ -144,9 +129,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let cache = Cache::new(&file.join("cache"));
         let engine = crate::plugin::engine::engine(1 << 20).unwrap();
-        let (_, trouble) = cache
-            .component(&engine, &wat::parse_str("(component)").unwrap())
-            .unwrap();
+        let (_, trouble) = cache.component(&engine, &wat::parse_str("(component)").unwrap()).unwrap();
         assert!(trouble.is_some());
     }
 }

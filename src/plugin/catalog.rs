@@ -81,11 +81,7 @@ impl Seen {
     pub fn look(file: &std::path::Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-        Some(Self {
-            len: metadata.len(),
-            modified: metadata.modified().ok(),
-            inode: metadata.ino(),
-        })
+        Some(Self { len: metadata.len(), modified: metadata.modified().ok(), inode: metadata.ino() })
     }
 }
 
@@ -94,10 +90,7 @@ impl Catalog {
     pub fn load(config: &Config, engine: Engine, node: Arc<Node>, runtime: Handle) -> anyhow::Result<Self> {
         let cache = Cache::new(&config.cache_directory);
         let mut plugins = BTreeMap::new();
-        let names = config
-            .routes
-            .iter()
-            .flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
+        let names = config.routes.iter().flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
         for name in names {
             if plugins.contains_key(name) {
                 continue;
@@ -105,12 +98,7 @@ impl Catalog {
             let file = plugin_file(config, name);
             let settings = config.plugins.get(name).cloned().unwrap_or_default();
             let seen = Seen::look(&file);
-            let loader = Loader {
-                engine: &engine,
-                cache: &cache,
-                node: &node,
-                runtime: &runtime,
-            };
+            let loader = Loader { engine: &engine, cache: &cache, node: &node, runtime: &runtime };
             let serving = loader
                 .load(name, &file, &settings, 1, None)
                 .and_then(|loaded| loaded.context("it is empty"))
@@ -137,14 +125,7 @@ impl Catalog {
             (Arc::new(chain), names)
         });
         let routes = routes.collect();
-        Ok(Self {
-            engine,
-            cache,
-            node,
-            runtime,
-            plugins: Mutex::new(plugins),
-            routes,
-        })
+        Ok(Self { engine, cache, node, runtime, plugins: Mutex::new(plugins), routes })
     }
 
     /// The routes, in the order of the configuration.
@@ -154,11 +135,7 @@ impl Catalog {
 
     /// Names and files of all plugins.
     pub fn files(&self) -> Vec<(String, PathBuf)> {
-        self.plugins
-            .lock()
-            .iter()
-            .map(|(name, plugin)| (name.clone(), plugin.file.clone()))
-            .collect()
+        self.plugins.lock().iter().map(|(name, plugin)| (name.clone(), plugin.file.clone())).collect()
     }
 
     /// Whether the file looks other than when it was last loaded or refused.
@@ -170,12 +147,7 @@ impl Catalog {
     pub fn reload(&self, name: &str, seen: Option<Seen>) {
         let Some((file, config, former, number)) = self.plugins.lock().get_mut(name).map(|plugin| {
             plugin.seen = seen;
-            (
-                plugin.file.clone(),
-                plugin.config.clone(),
-                plugin.serving.clone(),
-                plugin.generations + 1,
-            )
+            (plugin.file.clone(), plugin.config.clone(), plugin.serving.clone(), plugin.generations + 1)
         }) else {
             return;
         };
@@ -186,12 +158,7 @@ impl Catalog {
             return;
         }
         let begun = Instant::now();
-        let loader = Loader {
-            engine: &self.engine,
-            cache: &self.cache,
-            node: &self.node,
-            runtime: &self.runtime,
-        };
+        let loader = Loader { engine: &self.engine, cache: &self.cache, node: &self.node, runtime: &self.runtime };
         let loaded = loader.load(name, &file, &config, number, Some(former.hash)).and_then(|loaded| match loaded {
             // A chain in which nobody authenticates admits everyone: a door must not open because a file was replaced.
             Some(new) if former.has(Hook::Authenticate) && !new.has(Hook::Authenticate) => {
@@ -206,11 +173,7 @@ impl Catalog {
                 let took = begun.elapsed();
                 self.node.metrics.load_seconds.observe(took.as_secs_f64());
                 self.node.metrics.reloads.with_label_values(&[name, "swapped"]).inc();
-                self.node
-                    .metrics
-                    .generation
-                    .with_label_values(&[name])
-                    .set(number as i64);
+                self.node.metrics.generation.with_label_values(&[name]).set(number as i64);
                 tracing::info!(
                     plugin = name,
                     generation = number,
@@ -259,18 +222,11 @@ impl Catalog {
                 sha256: serving.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
                 form: serving.form.name(),
                 bytes: serving.size,
-                hooks: Hook::ALL
-                    .into_iter()
-                    .filter(|hook| serving.has(*hook))
-                    .map(|hook| hook.name())
-                    .collect(),
+                hooks: Hook::ALL.into_iter().filter(|hook| serving.has(*hook)).map(|hook| hook.name()).collect(),
                 imports: serving.imports.clone(),
                 waits: serving.waits(),
                 instances: serving.instances(),
-                since: plugin
-                    .since
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .map_or(0, |since| since.as_millis() as u64),
+                since: plugin.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
                 trouble: plugin.trouble.clone(),
             }
         };
@@ -280,11 +236,7 @@ impl Catalog {
 
 fn chain_of(plugins: &BTreeMap<String, Plugin>, names: &[String]) -> Arc<Chain> {
     Arc::new(Chain::new(
-        names
-            .iter()
-            .filter_map(|name| plugins.get(name))
-            .map(|plugin| plugin.serving.clone())
-            .collect(),
+        names.iter().filter_map(|name| plugins.get(name)).map(|plugin| plugin.serving.clone()).collect(),
     ))
 }
 

@@ -54,11 +54,7 @@ impl Chain {
             .filter(|hook| plugins.iter().any(|plugin| plugin.has(*hook)))
             .fold(0, |hooks, hook| hooks | 1 << hook as u16);
         let waits = plugins.iter().any(|plugin| plugin.waits());
-        Self {
-            plugins: plugins.into(),
-            hooks,
-            waits,
-        }
+        Self { plugins: plugins.into(), hooks, waits }
     }
 
     pub fn has(&self, hook: Hook) -> bool {
@@ -81,10 +77,7 @@ impl Chain {
         }
         let session = handle(event);
         for plugin in self.with(Hook::Authenticate) {
-            match plugin
-                .call::<signature::Authenticate, _, _>(Hook::Authenticate, event, (session,))
-                .await?
-            {
+            match plugin.call::<signature::Authenticate, _, _>(Hook::Authenticate, event, (session,)).await? {
                 WitDecision::Pass => {}
                 WitDecision::Refuse(status @ 300..=599) => return Ok(Decision::Refuse(status)),
                 WitDecision::Refuse(_) => return Ok(Decision::Refuse(403)),
@@ -101,9 +94,7 @@ impl Chain {
     pub async fn opened(&self, event: Slot<'_>) -> Result<(), Failure> {
         let session = handle(event);
         for plugin in self.with(Hook::Opened) {
-            plugin
-                .call::<signature::Opened, _, _>(Hook::Opened, event, (session,))
-                .await?;
+            plugin.call::<signature::Opened, _, _>(Hook::Opened, event, (session,)).await?;
         }
         Ok(())
     }
@@ -118,9 +109,7 @@ impl Chain {
         };
         for plugin in self.with(Hook::Closed) {
             let params = (session, close.code, &*close.reason, by);
-            plugin
-                .call::<signature::Closed<'_>, _, _>(Hook::Closed, event, params)
-                .await?;
+            plugin.call::<signature::Closed<'_>, _, _>(Hook::Closed, event, params).await?;
         }
         Ok(())
     }
@@ -130,10 +119,7 @@ impl Chain {
         let mut replaced: Option<Message> = None;
         for plugin in self.with(Hook::Inbound) {
             let message = lowered(replaced.as_ref().map_or(message, Message::as_ref));
-            match plugin
-                .call::<signature::Inbound<'_>, _, _>(Hook::Inbound, event, (session, message))
-                .await?
-            {
+            match plugin.call::<signature::Inbound<'_>, _, _>(Hook::Inbound, event, (session, message)).await? {
                 Verdict::Next => {}
                 Verdict::Replace(message) => replaced = Some(message.into()),
                 Verdict::Stop => break,
@@ -146,15 +132,10 @@ impl Chain {
     pub async fn publication(&self, mut publication: Publication) -> Result<Option<Publication>, Failure> {
         for plugin in self.with(Hook::Publication) {
             let shared = Arc::new(publication);
-            let mut event = Some(Box::new(Event {
-                publications: vec![shared.clone()],
-                ..Event::default()
-            }));
+            let mut event = Some(Box::new(Event { publications: vec![shared.clone()], ..Event::default() }));
             let verdict = {
                 let params = (1, shared.topic.as_str(), lowered(shared.message.as_ref()));
-                plugin
-                    .call::<signature::Publication<'_>, _, _>(Hook::Publication, &mut event, params)
-                    .await?
+                plugin.call::<signature::Publication<'_>, _, _>(Hook::Publication, &mut event, params).await?
             };
             drop(event);
             publication = Arc::unwrap_or_clone(shared);
@@ -171,43 +152,25 @@ impl Chain {
     pub async fn timer(&self, event: Slot<'_>, plugin: &str, name: &str) -> Result<(), Failure> {
         let session = handle(event);
         for plugin in self.with(Hook::Timer).filter(|known| *known.context.name == *plugin) {
-            plugin
-                .call::<signature::Timer<'_>, _, _>(Hook::Timer, event, (session, name))
-                .await?;
+            plugin.call::<signature::Timer<'_>, _, _>(Hook::Timer, event, (session, name)).await?;
         }
         Ok(())
     }
 
     pub async fn presence(&self, event: Slot<'_>, topic: &str, change: &Change) -> Result<(), Failure> {
         let id = change.member.session.to_string();
-        let what = if change.joined {
-            WitPresenceEvent::Joined
-        } else {
-            WitPresenceEvent::Left
-        };
+        let what = if change.joined { WitPresenceEvent::Joined } else { WitPresenceEvent::Left };
         for plugin in self.with(Hook::Presence) {
             let user = change.member.user.as_deref();
-            let params = (
-                topic,
-                what,
-                id.as_str(),
-                user,
-                &*change.member.info,
-                change.sessions_of_user,
-            );
-            plugin
-                .call::<signature::Presence<'_>, _, _>(Hook::Presence, event, params)
-                .await?;
+            let params = (topic, what, id.as_str(), user, &*change.member.info, change.sessions_of_user);
+            plugin.call::<signature::Presence<'_>, _, _>(Hook::Presence, event, params).await?;
         }
         Ok(())
     }
 }
 
 fn handle(event: &Option<Box<Event>>) -> u64 {
-    event
-        .as_ref()
-        .and_then(|event| event.session.as_ref())
-        .map_or(0, |session| session.id.number)
+    event.as_ref().and_then(|event| event.session.as_ref()).map_or(0, |session| session.id.number)
 }
 
 fn lowered(message: MessageRef<'_>) -> BorrowedMessage<'_> {

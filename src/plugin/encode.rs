@@ -49,18 +49,10 @@ pub fn component(bytes: &[u8]) -> anyhow::Result<(Form, Vec<u8>)> {
         .context("the module does not fit the interface")?;
     if module.imports_preview1 {
         let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
-        encoder = encoder
-            .adapter("wasi_snapshot_preview1", adapter)
-            .context("the WASI adapter does not fit")?;
+        encoder = encoder.adapter("wasi_snapshot_preview1", adapter).context("the WASI adapter does not fit")?;
     }
-    let component = encoder
-        .encode()
-        .context("the module does not fit the interface tidegate:plugin@0.1.0")?;
-    let form = if module.typed {
-        Form::TypedModule
-    } else {
-        Form::BareModule
-    };
+    let component = encoder.encode().context("the module does not fit the interface tidegate:plugin@0.1.0")?;
+    let form = if module.typed { Form::TypedModule } else { Form::BareModule };
     Ok((form, component))
 }
 
@@ -104,17 +96,9 @@ fn describe(bytes: &mut Vec<u8>, module: &Module) -> anyhow::Result<()> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("tidegate.wit", WIT)?;
     let world = resolve.select_world(&[package], Some("plugin"))?;
-    let known: Vec<_> = resolve.worlds[world]
-        .exports
-        .keys()
-        .map(|key| (key.clone(), resolve.name_world_key(key)))
-        .collect();
-    let exported = |name: &str| {
-        module
-            .interface_exports
-            .iter()
-            .any(|export| export.split('#').next() == Some(name))
-    };
+    let known: Vec<_> =
+        resolve.worlds[world].exports.keys().map(|key| (key.clone(), resolve.name_world_key(key))).collect();
+    let exported = |name: &str| module.interface_exports.iter().any(|export| export.split('#').next() == Some(name));
     let unknown: Vec<_> = module
         .interface_exports
         .iter()
@@ -123,11 +107,7 @@ fn describe(bytes: &mut Vec<u8>, module: &Module) -> anyhow::Result<()> {
         .collect();
     if !unknown.is_empty() {
         let hooks: Vec<_> = known.iter().map(|(_, name)| name.as_str()).collect();
-        bail!(
-            "unknown hooks {}: this gateway has {}",
-            unknown.join(", "),
-            hooks.join(", ")
-        );
+        bail!("unknown hooks {}: this gateway has {}", unknown.join(", "), hooks.join(", "));
     }
     if module.interface_exports.is_empty() {
         bail!("no hook is exported: a plugin exports functions such as tidegate:plugin/on-inbound@0.1.0#handle");
@@ -155,14 +135,8 @@ mod tests {
         assert!(garbage.contains("not a WebAssembly file"), "{garbage}");
         assert!(refused("(module)").contains("no hook is exported"));
         let unknown = refused(r#"(module (func (export "tidegate:plugin/on-nothing@0.1.0#handle")))"#);
-        assert!(
-            unknown.contains("unknown hooks tidegate:plugin/on-nothing@0.1.0#handle"),
-            "{unknown}"
-        );
-        let half = format!(
-            "{:#}",
-            component(&wat::parse_str("(module (memory 1))").unwrap()[..9]).unwrap_err()
-        );
+        assert!(unknown.contains("unknown hooks tidegate:plugin/on-nothing@0.1.0#handle"), "{unknown}");
+        let half = format!("{:#}", component(&wat::parse_str("(module (memory 1))").unwrap()[..9]).unwrap_err());
         assert!(half.contains("not a valid"), "{half}");
     }
 

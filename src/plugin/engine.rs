@@ -19,15 +19,10 @@ const KEEP_RESIDENT: usize = 64 << 10;
 pub fn engine(memory: usize) -> anyhow::Result<Engine> {
     let engine = Engine::new(&pooled(memory)).or_else(|error| {
         // Little address space, as under a container's limit: the same engine, one mapping at a time.
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "no room for a pool of instances: each is mapped on demand"
-        );
+        tracing::warn!(error = format!("{error:#}"), "no room for a pool of instances: each is mapped on demand");
         Engine::new(&base())
     });
-    let engine = engine
-        .map_err(sentence)
-        .context("the WebAssembly engine cannot be set up")?;
+    let engine = engine.map_err(sentence).context("the WebAssembly engine cannot be set up")?;
     start_ticking(&engine)?;
     Ok(engine)
 }
@@ -81,9 +76,6 @@ fn start_ticking(engine: &Engine) -> anyhow::Result<()> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new()
-        .name("tidegate-tick".into())
-        .spawn(tick)
-        .context("no thread for the epoch clock")?;
+    std::thread::Builder::new().name("tidegate-tick".into()).spawn(tick).context("no thread for the epoch clock")?;
     Ok(())
 }

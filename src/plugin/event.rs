@@ -78,9 +78,6 @@ pub struct Event {
 impl Event {
     /// For a session's event; the state comes back by `session.take()`.
     pub fn of(session: Box<SessionState>) -> Self {
-        Self {
-            session: Some(session),
-            ..Self::default()
-        }
+        Self { session: Some(session), ..Self::default() }
     }
 }

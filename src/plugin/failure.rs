@@ -68,16 +68,10 @@ impl Why {
         };
         let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| {
             let frames = trace.frames().iter().take(8);
-            let names: Vec<_> = frames
-                .map(|frame| frame.func_name().unwrap_or("?").to_owned())
-                .collect();
+            let names: Vec<_> = frames.map(|frame| frame.func_name().unwrap_or("?").to_owned()).collect();
             format!(" (in {})", names.join(" < "))
         });
         let text = text + &frames.unwrap_or_default();
-        if out_of_memory {
-            Self::Memory(text)
-        } else {
-            Self::Trap(text)
-        }
+        if out_of_memory { Self::Memory(text) } else { Self::Trap(text) }
     }
 }

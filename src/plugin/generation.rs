@@ -39,6 +39,10 @@ pub struct Generation {
     pub imports: Vec<String>,
     template: Template,
     /// The most recently used last: what is warm is used first.
+    #[allow(
+        clippy::vec_box,
+        reason = "an instance is some hundred bytes, and moves in and out of here with each call"
+    )]
     idle: Mutex<Vec<Box<Instance>>>,
     live: AtomicUsize,
     free: tokio::sync::Notify,
@@ -75,22 +79,14 @@ impl Template {
         }
         if exports.iter().all(Option::is_none) {
             let names: Vec<_> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-            let names = if names.is_empty() {
-                "nothing".to_owned()
-            } else {
-                names.join(", ")
-            };
+            let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
             bail!("it has no hook: it exports {names}, not one of tidegate:plugin/on-…@0.1.0");
         }
         let unknown: Vec<_> = ty
             .imports(engine)
             .filter(|(name, item)| {
                 let known = name.starts_with("tidegate:plugin/") || name.starts_with("wasi:");
-                !known
-                    && matches!(
-                        item.ty,
-                        ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_)
-                    )
+                !known && matches!(item.ty, ComponentItem::ComponentInstance(_) | ComponentItem::ComponentFunc(_))
             })
             .map(|(name, _)| name.to_owned())
             .collect();
@@ -135,10 +131,7 @@ impl Generation {
             metrics,
             context,
         };
-        let first = generation
-            .make()
-            .await
-            .map_err(|why| anyhow::anyhow!("its first instance cannot serve: {why}"))?;
+        let first = generation.make().await.map_err(|why| anyhow::anyhow!("its first instance cannot serve: {why}"))?;
         generation.put(first);
         Ok(generation)
     }
@@ -166,13 +159,11 @@ impl Generation {
     {
         let counters = &self.counters[hook as usize];
         counters.calls.inc();
-        let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed) % CALL_SAMPLE == 0;
+        let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let result = match self.take().await {
             Ok(mut instance) => {
-                let answer = instance
-                    .call::<S, P, _>(hook, event, params, self.context.limits.wall.0)
-                    .await;
+                let answer = instance.call::<S, P, _>(hook, event, params, self.context.limits.wall.0).await;
                 self.put(instance);
                 answer.and_then(|(answer,)| answer.map_err(Why::Error))
             }
@@ -186,16 +177,8 @@ impl Generation {
 
     fn failed(&self, hook: Hook, why: Why) -> Failure {
         let plugin = &*self.context.name;
-        self.metrics
-            .call_failures
-            .with_label_values(&[plugin, hook.name(), why.label()])
-            .inc();
-        Failure {
-            plugin: plugin.into(),
-            generation: self.context.generation,
-            hook,
-            why,
-        }
+        self.metrics.call_failures.with_label_values(&[plugin, hook.name(), why.label()]).inc();
+        Failure { plugin: plugin.into(), generation: self.context.generation, hook, why }
     }
 
     async fn take(&self) -> Result<Box<Instance>, Why> {
@@ -210,9 +193,7 @@ impl Generation {
             if !self.template.waits {
                 return Err(Why::Busy);
             }
-            tokio::time::timeout(self.context.limits.wall.0, freed)
-                .await
-                .map_err(|_| Why::Busy)?;
+            tokio::time::timeout(self.context.limits.wall.0, freed).await.map_err(|_| Why::Busy)?;
         }
     }
 

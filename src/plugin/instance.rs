@@ -1,9 +1,6 @@
 //! One instance of a plugin: a store of its own, its hooks, and how they are called.
 
-#![allow(
-    unsafe_code,
-    reason = "wasmtime checks a function's type at each safe call; here once for each instance"
-)]
+#![allow(unsafe_code, reason = "wasmtime checks a function's type at each safe call; here once for each instance")]
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -47,17 +44,7 @@ pub mod signature {
     pub type Inbound<'a> = ((u64, BorrowedMessage<'a>), Answer<Verdict>);
     pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answer<Verdict>);
     pub type Timer<'a> = ((u64, &'a str), Answer<()>);
-    pub type Presence<'a> = (
-        (
-            &'a str,
-            hooks::on_presence::Event,
-            &'a str,
-            Option<&'a str>,
-            &'a str,
-            u32,
-        ),
-        Answer<()>,
-    );
+    pub type Presence<'a> = ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answer<()>);
 }
 
 impl Instance {
@@ -70,21 +57,13 @@ impl Instance {
         store.epoch_deadline_callback(move |mut store| {
             store.data_mut().budget.tick()?;
             // A call that waits gives others a turn at each tick; one that does not cannot.
-            Ok(if waits {
-                UpdateDeadline::Yield(1)
-            } else {
-                UpdateDeadline::Continue(1)
-            })
+            Ok(if waits { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
         });
         store.data_mut().begin(Hook::Init, None);
         let polls = store.data().budget.polls();
         let made = if waits {
             let mut instantiation = pin!(template.pre.instantiate_async(&mut store));
-            Counted {
-                polls: &polls,
-                future: instantiation.as_mut(),
-            }
-            .await
+            Counted { polls: &polls, future: instantiation.as_mut() }.await
         } else {
             template.pre.instantiate(&mut store)
         };
@@ -92,11 +71,7 @@ impl Instance {
             Ok(instance) => instance,
             Err(error) => {
                 let why = Why::of(&error, store.data().memory.refused);
-                return Err(if let Why::Trap(what) = why {
-                    Why::Instance(what)
-                } else {
-                    why
-                });
+                return Err(if let Why::Trap(what) = why { Why::Instance(what) } else { why });
             }
         };
         let mut hooks = [None; Hook::ALL.len()];
@@ -106,21 +81,11 @@ impl Instance {
             }
         }
         let first_memory = store.data().memory_bytes();
-        let mut made = Self {
-            store,
-            hooks,
-            polls,
-            waits,
-            first_memory,
-            dead: false,
-        };
-        made.check_types()
-            .map_err(|error| Why::Instance(format!("{error:#}")))?;
+        let mut made = Self { store, hooks, polls, waits, first_memory, dead: false };
+        made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
         if made.hooks[Hook::Init as usize].is_some() {
             let wall = context.limits.wall.0;
-            let answer = made
-                .call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall)
-                .await?;
+            let answer = made.call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall).await?;
             answer.0.map_err(Why::Error)?;
         }
         made.first_memory = made.store.data().memory_bytes();
@@ -186,15 +151,7 @@ impl Instance {
         self.dead = true;
         let answer = if self.waits {
             let call = pin!(func.call_async(&mut self.store, params));
-            match tokio::time::timeout(
-                wall,
-                Counted {
-                    polls: &self.polls,
-                    future: call,
-                },
-            )
-            .await
-            {
+            match tokio::time::timeout(wall, Counted { polls: &self.polls, future: call }).await {
                 Ok(answer) => answer.map_err(Some),
                 Err(_) => Err(None),
             }

@@ -15,11 +15,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            bytes: 0,
-            refused: false,
-        }
+        Self { limit, bytes: 0, refused: false }
     }
 
     pub fn bytes(&self) -> usize {

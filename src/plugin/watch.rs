@@ -34,19 +34,11 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
             let _ = told.try_send(Wake::Changed);
         });
-        let mut watcher = watcher
-            .map_err(|error| tracing::warn!(%error, "files are looked at every two seconds"))
-            .ok();
-        let directories: HashSet<PathBuf> = catalog
-            .files()
-            .into_iter()
-            .filter_map(|(_, file)| file.parent().map(PathBuf::from))
-            .collect();
+        let mut watcher = watcher.map_err(|error| tracing::warn!(%error, "files are looked at every two seconds")).ok();
+        let directories: HashSet<PathBuf> =
+            catalog.files().into_iter().filter_map(|(_, file)| file.parent().map(PathBuf::from)).collect();
         for directory in directories {
-            if let Some(Err(error)) = watcher
-                .as_mut()
-                .map(|w| w.watch(&directory, RecursiveMode::NonRecursive))
-            {
+            if let Some(Err(error)) = watcher.as_mut().map(|w| w.watch(&directory, RecursiveMode::NonRecursive)) {
                 tracing::warn!(directory = %directory.display(), %error, "cannot be watched: looked at every two seconds");
             }
         }
@@ -55,15 +47,8 @@ impl Watch {
             let _ = rustix::process::nice(10);
             run(&catalog, &woken);
         };
-        let thread = std::thread::Builder::new()
-            .name("tidegate-load".into())
-            .spawn(watch)
-            .context("no thread")?;
-        Ok(Self {
-            _watcher: watcher,
-            stop: wake,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("tidegate-load".into()).spawn(watch).context("no thread")?;
+        Ok(Self { _watcher: watcher, stop: wake, thread: Some(thread) })
     }
 }
 
@@ -72,10 +57,10 @@ impl Drop for Watch {
         // A change that waits is worth no reload any more; the thread ends at its next look at the latest.
         let _ = self.stop.try_send(Wake::Stop);
         self._watcher = None;
-        if let Some(thread) = self.thread.take() {
-            if self.stop.send(Wake::Stop).is_ok() {
-                let _ = thread.join();
-            }
+        if let Some(thread) = self.thread.take()
+            && self.stop.send(Wake::Stop).is_ok()
+        {
+            let _ = thread.join();
         }
     }
 }

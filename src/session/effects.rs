@@ -54,10 +54,7 @@ impl Session {
                 wire::message(out, message.as_ref());
             }
         } else if route.refused_effect == RefusedEffect::Close && self.ending.is_none() {
-            self.ending = Some((
-                Close::new(Close::TRY_LATER, "not accepted now; try again later"),
-                Closer::Gateway,
-            ));
+            self.ending = Some((Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway));
         }
     }
 
@@ -103,9 +100,7 @@ impl Session {
             Effect::SetTimer { plugin, name, after } => {
                 let at = Instant::now() + Duration::from_millis(after).min(TIMER_MAX);
                 if let Some(state) = state(event) {
-                    state
-                        .timers
-                        .retain(|timer| timer.plugin != plugin || timer.name != name);
+                    state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                     state.timers.push(Timer { plugin, name, at });
                 }
                 if at < self.alarm.deadline() {
@@ -114,9 +109,7 @@ impl Session {
             }
             Effect::CancelTimer { plugin, name } => {
                 if let Some(state) = state(event) {
-                    state
-                        .timers
-                        .retain(|timer| timer.plugin != plugin || timer.name != name);
+                    state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                 }
             }
         }
@@ -133,38 +126,22 @@ impl Session {
         let Some(state) = state(event) else { return Ok(()) };
         self.outbox.hold();
         self.holds = true;
-        let page = match state
-            .subscriptions
-            .iter()
-            .position(|one| one.subscription.topic == topic)
-        {
+        let page = match state.subscriptions.iter().position(|one| one.subscription.topic == topic) {
             Some(known) => {
                 let page = since.map(|since| self.applier.node.hub.history(&topic, Some(since), usize::MAX));
-                let page = page
-                    .transpose()
-                    .map_err(|error| Refused::Subscribe(topic.clone(), error))?;
+                let page = page.transpose().map_err(|error| Refused::Subscribe(topic.clone(), error))?;
                 state.subscriptions[known].present |= presence.is_some();
                 page
             }
             None => {
                 let subscribed = self.applier.node.hub.subscribe(&topic, &self.outbox, since);
                 let (subscription, page) = subscribed.map_err(|error| Refused::Subscribe(topic.clone(), error))?;
-                state.subscriptions.push(Subscribed {
-                    subscription,
-                    present: presence.is_some(),
-                });
+                state.subscriptions.push(Subscribed { subscription, present: presence.is_some() });
                 page
             }
         };
         if let Some(info) = presence {
-            self.applier.join(
-                &topic,
-                Member {
-                    session: state.id,
-                    user: state.user.clone(),
-                    info,
-                },
-            );
+            self.applier.join(&topic, Member { session: state.id, user: state.user.clone(), info });
         }
         if let Some(page) = page {
             self.recover(&page, recovered);
@@ -175,10 +152,7 @@ impl Session {
     /// A gap is never silent: where the history does not reach back, the client is told to load its state anew.
     fn recover(&mut self, page: &Page, recovered: &mut Vec<u8>) {
         if !page.complete {
-            let close = Close::new(
-                Close::HISTORY_LOST,
-                "what was missed is no longer kept: load the state anew",
-            );
+            let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
             self.ending.get_or_insert((close, Closer::Gateway));
             return;
         }
@@ -191,11 +165,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, event: &mut Option<Box<Event>>, topic: &TopicName) {
         let Some(state) = state(event) else { return };
-        let Some(place) = state
-            .subscriptions
-            .iter()
-            .position(|one| one.subscription.topic == *topic)
-        else {
+        let Some(place) = state.subscriptions.iter().position(|one| one.subscription.topic == *topic) else {
             return;
         };
         let gone = state.subscriptions.swap_remove(place);
@@ -212,11 +182,7 @@ impl Session {
             tracing::warn!(session = %self.outbox.id, %topic, "not subscribed: the session has as many topics as it may");
             return;
         }
-        let subscribe = Subscribe {
-            topic,
-            presence: None,
-            since: None,
-        };
+        let subscribe = Subscribe { topic, presence: None, since: None };
         if let Err(why) = self.subscribe(event, subscribe, &mut Vec::new()) {
             tracing::warn!(session = %self.outbox.id, %why, "not subscribed");
         }
@@ -227,18 +193,11 @@ impl Session {
         if state.user == user {
             return;
         }
-        self.applier
-            .node
-            .registry
-            .change_user(&self.outbox, state.user.as_ref(), user.as_ref());
+        self.applier.node.registry.change_user(&self.outbox, state.user.as_ref(), user.as_ref());
         state.user = user;
         let topic = |one: &Subscribed| one.present.then(|| one.subscription.topic.clone());
         for topic in state.subscriptions.iter().filter_map(topic).collect::<Vec<_>>() {
-            let member = Member {
-                session: state.id,
-                user: state.user.clone(),
-                info: "".into(),
-            };
+            let member = Member { session: state.id, user: state.user.clone(), info: "".into() };
             self.applier.join(&topic, member);
         }
     }

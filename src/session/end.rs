@@ -53,13 +53,10 @@ impl Session {
         if chain.has(Hook::Closed) {
             match chain.closed(&mut event, close, by).await {
                 Ok(()) => {
-                    let mut effects = event
-                        .as_mut()
-                        .map(|event| std::mem::take(&mut event.effects))
-                        .unwrap_or_default();
+                    let mut effects =
+                        event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
                     // What is sent to the session itself has nowhere to go.
-                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new())
-                        .await;
+                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new()).await;
                 }
                 Err(failure) => self.failed("closed", &failure),
             }

@@ -39,6 +39,8 @@ pub struct Begin {
     pub effects: Effects,
     pub route: Arc<RouteChain>,
     pub applier: Arc<Applier>,
+    /// What is held as long as the session lasts: the connection's permit, a place in the drain.
+    pub held: Box<dyn Send>,
 }
 
 struct Session {
@@ -59,6 +61,7 @@ struct Session {
     /// An event has subscribed: deliveries wait until its own messages are written.
     holds: bool,
     ending: Option<(Close, Closer)>,
+    _held: Box<dyn Send>,
 }
 
 /// One thing that happens to a session.
@@ -73,7 +76,7 @@ enum Task<'a> {
 /// Why a turn has ended.
 enum Next {
     /// This may wait.
-    Await(Waiting),
+    Await(Box<Waiting>),
     /// Somebody's subscribers must catch up.
     Room(Arc<Topic>),
     End(Close, Closer),
@@ -89,14 +92,14 @@ enum Waiting {
 }
 
 impl Task<'_> {
-    fn into_owned(self) -> Waiting {
-        match self {
+    fn into_owned(self) -> Box<Waiting> {
+        Box::new(match self {
             Self::Opened(effects) => Waiting::Opened(effects),
             Self::Inbound(message) => Waiting::Inbound(message.to_owned()),
             Self::Timer(plugin, name) => Waiting::Timer(plugin, name),
             Self::Subscribe(topic) => Waiting::Subscribe(topic),
             Self::Unsubscribe(topic) => Waiting::Unsubscribe(topic),
-        }
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -122,20 +125,16 @@ impl Waiting {
 }
 
 /// Serves a client until its session is over. The route's place (`Route::enter`) is given back at the end.
-pub async fn serve(begin: Begin) {
-    let Begin {
-        stream,
-        read,
-        state,
-        effects,
-        route,
-        applier,
-    } = begin;
+///
+/// The future is what an idle session is made of, so it holds nothing that is needed only at times.
+pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
+    let Begin { stream, read, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
     let limits = &route.route;
     let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow));
     let now = Instant::now();
     applier.node.registry.add(&outbox, state.user.as_ref());
+    let first = Box::new(Waiting::Opened(effects));
     let mut session = Session {
         outbox,
         reader,
@@ -150,19 +149,22 @@ pub async fn serve(begin: Begin) {
         ending: None,
         applier,
         route,
+        _held: held,
     };
-    let (close, by) = session.run(effects).await;
-    // What is left of a session's life is short, and needs more room than the life of an idle one.
-    Box::pin(session.end(close, by)).await;
+    async move {
+        let (close, by) = session.run(first).await;
+        // What is left of a session's life is short, and needs more room than the life of an idle one.
+        Box::pin(session.end(close, by)).await;
+    }
 }
 
 impl Session {
-    async fn run(&mut self, effects: Effects) -> (Close, Closer) {
-        let mut next = Next::Await(Waiting::Opened(effects));
+    async fn run(&mut self, first: Box<Waiting>) -> (Close, Closer) {
+        let mut next = Next::Await(first);
         loop {
             match next {
-                Next::Await(waiting) => self.wait_for(waiting).await,
-                Next::Room(topic) => topic.room().await,
+                Next::Await(waiting) => Box::pin(self.wait_for(*waiting)).await,
+                Next::Room(topic) => Box::pin(topic.room()).await,
                 Next::End(close, by) => return (close, by),
             }
             if let Some((close, by)) = self.ending.take() {
@@ -177,7 +179,6 @@ impl Session {
         let outbox = self.outbox.clone();
         let mut out = Vec::new();
         {
-            // Boxed: the room for an event that waits is needed only while it does.
             let chain = self.route.chain.load_full();
             let mut event = Box::pin(self.handle(waiting.as_task(), &chain, Patience::Waits, &mut out, None));
             std::future::poll_fn(|context| {
@@ -222,10 +223,8 @@ impl Session {
                     state.handshake.forget(&self.route.route.keep_headers);
                 }
                 if opened.is_err() && self.ending.is_none() {
-                    self.ending = Some((
-                        Close::new(Close::INTERNAL, "the session could not be opened"),
-                        Closer::Gateway,
-                    ));
+                    self.ending =
+                        Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
                 }
                 opened
             }
@@ -242,10 +241,7 @@ impl Session {
         };
         match called {
             Ok(()) => {
-                let mut effects = event
-                    .as_mut()
-                    .map(|event| std::mem::take(&mut event.effects))
-                    .unwrap_or_default();
+                let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
                 if !effects.is_empty() {
                     self.apply(&mut event, &mut effects, patience, out).await;
                 }
@@ -263,29 +259,19 @@ impl Session {
             *slot = Some(event);
         }
         if self.state.is_none() && self.ending.is_none() {
-            self.ending = Some((
-                Close::new(Close::INTERNAL, "the session was lost in a plugin's call"),
-                Closer::Gateway,
-            ));
+            self.ending =
+                Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
         }
     }
 
     fn failed(&mut self, event: &'static str, failure: &Failure) {
         let route = &self.route.route;
-        self.applier
-            .node
-            .metrics
-            .events_failed
-            .with_label_values(&[&route.name, event])
-            .inc();
+        self.applier.node.metrics.events_failed.with_label_values(&[&route.name, event]).inc();
         let session = self.outbox.id;
         tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
             generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
         if route.failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
-            self.ending = Some((
-                Close::new(Close::INTERNAL, "a message could not be handled"),
-                Closer::Gateway,
-            ));
+            self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
         }
     }
 
@@ -302,9 +288,7 @@ impl Session {
     /// When the session must look at its clock next.
     fn next_alarm(&mut self, beat: Instant) -> Instant {
         let state = self.state.as_ref();
-        let timers = state
-            .into_iter()
-            .flat_map(|state| state.timers.iter().map(|timer| timer.at));
+        let timers = state.into_iter().flat_map(|state| state.timers.iter().map(|timer| timer.at));
         let expiry = state.and_then(|state| state.expiry).map(|expiry| {
             // Looked at again at least every hour: the wall clock may be set meanwhile.
             let left = expiry.saturating_sub(unix_now()).min(3_600_000);

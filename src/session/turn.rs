@@ -31,13 +31,9 @@ thread_local! {
 impl Session {
     /// Ready when something has to be awaited, or the session ends.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Next> {
-        let mut scratch = SCRATCH.take().unwrap_or_else(|| {
-            Box::new(Scratch {
-                read: vec![0; READ].into(),
-                out: Vec::new(),
-                event: None,
-            })
-        });
+        let mut scratch = SCRATCH
+            .take()
+            .unwrap_or_else(|| Box::new(Scratch { read: vec![0; READ].into(), out: Vec::new(), event: None }));
         let next = self.poll_with(context, &mut scratch);
         scratch.out.clear();
         scratch.out.shrink_to(KEEP);
@@ -118,11 +114,7 @@ impl Session {
             if scratch.out.len() > KEEP {
                 self.write_out(scratch);
             }
-            if next.is_some() || self.congested.is_some() {
-                Flow::Stop
-            } else {
-                Flow::Next
-            }
+            if next.is_some() || self.congested.is_some() { Flow::Stop } else { Flow::Next }
         });
         self.decoder = decoder;
         self.write_out(scratch);
@@ -130,10 +122,7 @@ impl Session {
             Ok(()) => next,
             Err(violation) => {
                 self.decoder = Decoder::default();
-                Some(Next::End(
-                    Close::new(violation.code(), &violation.to_string()),
-                    Closer::Gateway,
-                ))
+                Some(Next::End(Close::new(violation.code(), &violation.to_string()), Closer::Gateway))
             }
         }
     }
@@ -152,11 +141,11 @@ impl Session {
 
     fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
         let route = &self.route.route;
-        if let Some(rate) = route.rate {
-            if !self.bucket.take(rate, Instant::now()) {
-                let why = format!("more than {} messages a second", rate.per_second);
-                return Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway));
-            }
+        if let Some(rate) = route.rate
+            && !self.bucket.take(rate, Instant::now())
+        {
+            let why = format!("more than {} messages a second", rate.per_second);
+            return Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway));
         }
         route.counters.received.inc();
         route.counters.received_bytes.inc_by(message.len() as u64);
@@ -178,10 +167,7 @@ impl Session {
         if pending {
             // Nothing in such a chain waits, so this is a mistake of the gateway's; the session's state is gone with it.
             tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
-            return Some(Next::End(
-                Close::new(Close::INTERNAL, "internal error"),
-                Closer::Gateway,
-            ));
+            return Some(Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway));
         }
         if self.holds {
             self.write_out(scratch);
@@ -233,12 +219,7 @@ impl Session {
                 return Some(Next::End(close, Closer::Gateway));
             }
         };
-        if self
-            .state
-            .as_ref()
-            .and_then(|state| state.expiry)
-            .is_some_and(|expiry| expiry <= unix_now())
-        {
+        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry <= unix_now()) {
             let close = Close::new(Close::UNAUTHORIZED, "the session's time is over: sign in again");
             return Some(Next::End(close, Closer::Gateway));
         }

@@ -33,22 +33,10 @@ async fn the_pages_tell_what_is() {
 
     let (status, plugins) = gateway.admin("/plugins").await;
     let plugins: Value = serde_json::from_str(&plugins).unwrap();
-    let names: Vec<_> = plugins
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|plugin| plugin["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        (status, names),
-        (200, vec!["echo", "fanout"]),
-        "the plugins that routes name, and no others"
-    );
+    let names: Vec<_> = plugins.as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
+    assert_eq!((status, names), (200, vec!["echo", "fanout"]), "the plugins that routes name, and no others");
     let echo = &plugins[0];
-    assert_eq!(
-        (&echo["generation"], &echo["trouble"], &echo["hooks"]),
-        (&json!(1), &Value::Null, &json!(["inbound"]))
-    );
+    assert_eq!((&echo["generation"], &echo["trouble"], &echo["hooks"]), (&json!(1), &Value::Null, &json!(["inbound"])));
     assert_eq!(echo["sha256"].as_str().map(str::len), Some(64));
     assert!(echo["file"].as_str().unwrap().ends_with("echo.wasm"));
 }
@@ -61,17 +49,11 @@ async fn topics_and_metrics_follow_what_happens() {
     let first = Client::connect(&gateway.ws_url("/sub")).await;
     let _second = Client::connect(&gateway.ws_url("/sub")).await;
     let subscribers = |count| json!([{ "topic": "fanout", "subscribers": count }]);
-    until("two subscribers", || async {
-        (topics().await == subscribers(2)).then_some(())
-    })
-    .await;
+    until("two subscribers", || async { (topics().await == subscribers(2)).then_some(()) }).await;
     assert_eq!(gateway.metric("tidegate_subscriptions", "").await, 2.0);
     assert_eq!(gateway.metric("tidegate_topics", "").await, 1.0);
     first.close().await;
-    until("one subscriber", || async {
-        (topics().await == subscribers(1)).then_some(())
-    })
-    .await;
+    until("one subscriber", || async { (topics().await == subscribers(1)).then_some(()) }).await;
     assert_eq!(gateway.metric("tidegate_subscriptions", "").await, 1.0);
 
     let mut echo = Client::connect(&gateway.ws_url("/echo")).await;
@@ -83,20 +65,13 @@ async fn topics_and_metrics_follow_what_happens() {
         ("tidegate_message_bytes_received_total", "route=\"echo\"", 4.0),
         ("tidegate_messages_sent_total", "route=\"echo\"", 1.0),
         ("tidegate_plugin_calls_total", "hook=\"inbound\",plugin=\"echo\"", 1.0),
-        (
-            "tidegate_closes_total",
-            "by=\"client\",code=\"1005\",route=\"sub\"",
-            1.0,
-        ),
+        ("tidegate_closes_total", "by=\"client\",code=\"1005\",route=\"sub\"", 1.0),
     ] {
         assert_eq!(gateway.metric(name, labels).await, value, "{name} {labels}");
     }
     let (_, text) = gateway.admin("/metrics").await;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        assert!(
-            line.starts_with("tidegate_") && line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(),
-            "{line}"
-        );
+        assert!(line.starts_with("tidegate_") && line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
     }
 }
 

@@ -44,32 +44,19 @@ async fn read_to(client: &mut Client, text: &str) -> Vec<Value> {
     let mut all = Vec::new();
     loop {
         all.push(client.json().await);
-        if all
-            .last()
-            .is_some_and(|last| last["type"] == "message" && last["text"] == text)
-        {
+        if all.last().is_some_and(|last| last["type"] == "message" && last["text"] == text) {
             return all;
         }
     }
 }
 
 fn of_types<'a>(all: &'a [Value], types: &[&str]) -> Vec<(&'a str, &'a str)> {
-    let named = |value: &'a Value| {
-        (
-            value["type"].as_str().unwrap(),
-            value["user"].as_str().unwrap_or_default(),
-        )
-    };
+    let named = |value: &'a Value| (value["type"].as_str().unwrap(), value["user"].as_str().unwrap_or_default());
     all.iter().map(named).filter(|(kind, _)| types.contains(kind)).collect()
 }
 
 fn sorted(members: &Value) -> Vec<&str> {
-    let mut names: Vec<_> = members
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap())
-        .collect();
+    let mut names: Vec<_> = members.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     names.sort();
     names
 }
@@ -90,25 +77,15 @@ async fn two_users_chat() {
     assert_eq!(heard["text"], "hello, \"bob\" \u{1f44b}");
     assert_eq!((&heard["user"], &heard["room"]), (&json!("alice"), &json!("blue")));
     assert!(heard["at"].as_u64().is_some_and(|at| at > 1_600_000_000_000), "{heard}");
-    assert_eq!(
-        alice.json_of_type("message").await,
-        heard,
-        "the sender sees what the others see"
-    );
+    assert_eq!(alice.json_of_type("message").await, heard, "the sender sees what the others see");
     say(&mut bob, "hello, alice").await;
     let answer = alice.json_of_type("message").await;
-    assert_eq!(
-        (&answer["user"], &answer["text"]),
-        (&json!("bob"), &json!("hello, alice"))
-    );
+    assert_eq!((&answer["user"], &answer["text"]), (&json!("bob"), &json!("hello, alice")));
     assert_ne!(answer["id"], heard["id"]);
 
     // Another room is another world.
     let (mut carol, welcome) = enter(&gateway, "carol", "green").await;
-    assert_eq!(
-        (sorted(&welcome["members"]), &welcome["history"]),
-        (vec!["carol"], &json!([]))
-    );
+    assert_eq!((sorted(&welcome["members"]), &welcome["history"]), (vec!["carol"], &json!([])));
     say(&mut carol, "echo?").await;
     read_to(&mut carol, "echo?").await;
     say(&mut alice, "still blue").await;
@@ -133,10 +110,7 @@ async fn several_tabs_are_one_member() {
     let (mut carol, welcome) = enter(&gateway, "carol", "blue").await;
     assert_eq!(sorted(&welcome["members"]), ["alice", "bob", "carol"]);
     carol.send_json(json!({ "type": "who" })).await;
-    assert_eq!(
-        sorted(&carol.json_of_type("members").await["members"]),
-        ["alice", "bob", "carol"]
-    );
+    assert_eq!(sorted(&carol.json_of_type("members").await["members"]), ["alice", "bob", "carol"]);
     say(&mut tab2, "one tab left").await;
     read_to(&mut carol, "one tab left").await;
 
@@ -151,18 +125,10 @@ async fn several_tabs_are_one_member() {
             told.push((kind.to_owned(), user.to_owned()));
         }
     }
-    let expected = [
-        ("joined", "alice"),
-        ("joined", "carol"),
-        ("left", "alice"),
-        ("joined", "dave"),
-    ];
+    let expected = [("joined", "alice"), ("joined", "carol"), ("left", "alice"), ("joined", "dave")];
     assert_eq!(told, expected.map(|(kind, user)| (kind.to_owned(), user.to_owned())));
     dave.send_json(json!({ "type": "who" })).await;
-    assert_eq!(
-        sorted(&dave.json_of_type("members").await["members"]),
-        ["bob", "carol", "dave"]
-    );
+    assert_eq!(sorted(&dave.json_of_type("members").await["members"]), ["bob", "carol", "dave"]);
     assert_eq!(gateway.metric("tidegate_sessions", "chat").await, 3.0);
     assert_eq!(gateway.metric("tidegate_presence_changes_dropped_total", "").await, 0.0);
 }
@@ -195,22 +161,15 @@ async fn a_direct_message_reaches_every_tab_of_one_user() {
     let (mut tab2, _) = enter(&gateway, "alice", "green").await;
     let (mut bob, _) = enter(&gateway, "bob", "blue").await;
     let (mut carol, _) = enter(&gateway, "carol", "blue").await;
-    bob.send_json(json!({ "type": "direct", "to": "alice", "text": "only for you" }))
-        .await;
+    bob.send_json(json!({ "type": "direct", "to": "alice", "text": "only for you" })).await;
     for tab in [&mut tab1, &mut tab2] {
         let direct = tab.json_of_type("direct").await;
-        assert_eq!(
-            (&direct["user"], &direct["text"]),
-            (&json!("bob"), &json!("only for you"))
-        );
+        assert_eq!((&direct["user"], &direct["text"]), (&json!("bob"), &json!("only for you")));
         assert!(direct["at"].is_u64(), "{direct}");
     }
     say(&mut bob, "for all").await;
     let seen = read_to(&mut carol, "for all").await;
-    assert!(
-        seen.iter().all(|one| one["type"] != "direct"),
-        "carol reads what is not for her: {seen:?}"
-    );
+    assert!(seen.iter().all(|one| one["type"] != "direct"), "carol reads what is not for her: {seen:?}");
 }
 
 #[tokio::test]
@@ -224,16 +183,10 @@ async fn typing_is_told_to_the_others() {
         of_types(&read_to(&mut bob, "typed").await, &["typing", "message"]),
         [("typing", "alice"), ("message", "alice")]
     );
-    assert_eq!(
-        of_types(&read_to(&mut alice, "typed").await, &["typing", "message"]),
-        [("message", "alice")]
-    );
+    assert_eq!(of_types(&read_to(&mut alice, "typed").await, &["typing", "message"]), [("message", "alice")]);
     // A notice is not history.
     let (_, welcome) = enter(&gateway, "carol", "blue").await;
-    assert_eq!(
-        of_types(welcome["history"].as_array().unwrap(), &["typing", "message"]),
-        [("message", "alice")]
-    );
+    assert_eq!(of_types(welcome["history"].as_array().unwrap(), &["typing", "message"]), [("message", "alice")]);
 }
 
 #[tokio::test]
@@ -249,27 +202,15 @@ async fn mistakes_are_answered_and_change_nothing() {
         (json!({ "type": "say" }).to_string(), "missing_text"),
         (json!({ "type": "say", "text": 3 }).to_string(), "bad_field"),
         (json!({ "type": "say", "text": " " }).to_string(), "empty_text"),
-        (
-            json!({ "type": "say", "text": "x".repeat(4001) }).to_string(),
-            "too_long",
-        ),
-        (
-            json!({ "type": "direct", "text": "to nobody" }).to_string(),
-            "missing_to",
-        ),
-        (
-            json!({ "type": "direct", "to": "mallory", "text": "x" }).to_string(),
-            "unknown_user",
-        ),
+        (json!({ "type": "say", "text": "x".repeat(4001) }).to_string(), "too_long"),
+        (json!({ "type": "direct", "text": "to nobody" }).to_string(), "missing_to"),
+        (json!({ "type": "direct", "to": "mallory", "text": "x" }).to_string(), "unknown_user"),
     ];
     for (mistake, code) in mistakes {
         alice.send(&mistake).await;
         let error = alice.json_of_type("error").await;
         assert_eq!(error["code"], code, "{mistake}: {error}");
-        assert!(
-            error["text"].as_str().is_some_and(|text| text.ends_with('.')),
-            "{mistake}: {error}"
-        );
+        assert!(error["text"].as_str().is_some_and(|text| text.ends_with('.')), "{mistake}: {error}");
     }
     alice.send_binary(&[0, 159, 146, 150]).await;
     assert_eq!(alice.json_of_type("error").await["code"], "text_only");

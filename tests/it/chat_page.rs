@@ -17,10 +17,7 @@ async fn two_users_chat_while_the_plugin_is_replaced() {
 async fn two_users(client: Client, gateway: Gateway) {
     let alice = enter(&client, &gateway, "alice").await;
     let bob = enter(&client, &gateway, "bob").await;
-    assert!(
-        !bob.address().await.contains("token"),
-        "the token must not stay in the address bar"
-    );
+    assert!(!bob.address().await.contains("token"), "the token must not stay in the address bar");
     alice.until(MEMBERS, json!(["alice", "bob"])).await;
     bob.until(MEMBERS, json!(["bob", "alice"])).await;
 
@@ -52,19 +49,12 @@ async fn two_users(client: Client, gateway: Gateway) {
         if shown == json!(["alice", format!("{text} (v2)")]) {
             break true;
         }
-        assert_eq!(
-            shown,
-            json!(["alice", text]),
-            "neither the old plugin's words nor the new one's"
-        );
+        assert_eq!(shown, json!(["alice", text]), "neither the old plugin's words nor the new one's");
         if expected.len() > 200 {
             break false;
         }
     };
-    assert!(
-        replaced,
-        "200 messages later, the page still shows the old plugin's behaviour"
-    );
+    assert!(replaced, "200 messages later, the page still shows the old plugin's behaviour");
 
     say(&bob, "and me").await;
     expected.push(json!(["bob", "and me (v2)"]));
@@ -76,12 +66,8 @@ async fn two_users(client: Client, gateway: Gateway) {
 
     // Session storage keeps alice signed in, and the history what was said.
     alice.reload().await;
-    alice
-        .until(&format!("{ROOM}.at(-1)"), json!(["bob", "and me (v2)"]))
-        .await;
-    alice
-        .until("document.getElementById('me').textContent", json!("alice"))
-        .await;
+    alice.until(&format!("{ROOM}.at(-1)"), json!(["bob", "and me (v2)"])).await;
+    alice.until("document.getElementById('me').textContent", json!("alice")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,8 +75,7 @@ async fn a_refused_token_leads_back_to_the_form_with_the_reason() {
     let gateway = Gateway::start(&example()).await;
     with_browser("chat_page", |client| async move {
         let page = Page::open(&client, &format!("{}/#token=not-a-token&room=lobby", gateway.url())).await;
-        page.until("document.getElementById('login-error').hidden", json!(false))
-            .await;
+        page.until("document.getElementById('login-error').hidden", json!(false)).await;
         let said = page.value("document.getElementById('login-error').textContent").await;
         assert!(said.as_str().unwrap().contains("refused the token"), "{said}");
         page.until(STATE, json!("closed")).await;
@@ -110,14 +95,9 @@ const DIRECT: &str = "[...document.querySelectorAll('#messages .message.direct')
     .map(message => [message.dataset.user, message.querySelector('.text').textContent])";
 
 async fn enter(client: &Client, gateway: &Gateway, user: &str) -> Page {
-    let page = Page::open(
-        client,
-        &format!("{}/#token={}&room=lobby", gateway.url(), gateway.token(user)),
-    )
-    .await;
+    let page = Page::open(client, &format!("{}/#token={}&room=lobby", gateway.url(), gateway.token(user))).await;
     page.until(STATE, json!("connected")).await;
-    page.until("document.getElementById('me').textContent", json!(user))
-        .await;
+    page.until("document.getElementById('me').textContent", json!(user)).await;
     page
 }
 
@@ -139,10 +119,7 @@ fn example() -> String {
     let text = fs::read_to_string(format!("{folder}/tidegate.toml")).unwrap();
     let mut lines = Vec::new();
     for line in text.lines() {
-        if !["listen =", "admin =", "plugin_directory ="]
-            .iter()
-            .any(|key| line.starts_with(key))
-        {
+        if !["listen =", "admin =", "plugin_directory ="].iter().any(|key| line.starts_with(key)) {
             lines.push(line);
         }
     }
@@ -150,10 +127,6 @@ fn example() -> String {
     let absolute = text
         .replace("directory = \"web\"", &format!("directory = \"{folder}/web\""))
         .replace("\"dev-secret.txt\"", &format!("\"{folder}/dev-secret.txt\""));
-    assert_eq!(
-        absolute.matches(folder).count(),
-        2,
-        "the example no longer names its files as this test expects"
-    );
+    assert_eq!(absolute.matches(folder).count(), 2, "the example no longer names its files as this test expects");
     absolute
 }

@@ -34,19 +34,10 @@ async fn load(client: Client) -> usize {
     });
     let mut answered = 0;
     loop {
-        let message = tokio::time::timeout(PATIENCE, stream.next())
-            .await
-            .expect("neither an answer nor a close");
-        match message
-            .expect("the connection was broken off without a close")
-            .expect("broken off")
-        {
+        let message = tokio::time::timeout(PATIENCE, stream.next()).await.expect("neither an answer nor a close");
+        match message.expect("the connection was broken off without a close").expect("broken off") {
             Message::Text(text) => {
-                assert_eq!(
-                    text.as_str(),
-                    answered.to_string(),
-                    "an acknowledged message is lost or out of order"
-                );
+                assert_eq!(text.as_str(), answered.to_string(), "an acknowledged message is lost or out of order");
                 answered += 1;
             }
             Message::Close(Some(close)) => {
@@ -69,10 +60,7 @@ async fn under_load_every_session_is_told_and_nothing_acknowledged_is_lost() {
         let client = Client::connect(&gateway.ws_url("/echo")).await;
         clients.push(tokio::spawn(load(client)));
     }
-    until("load", || async {
-        (gateway.metric("tidegate_messages_sent_total", "").await > 2000.0).then_some(())
-    })
-    .await;
+    until("load", || async { (gateway.metric("tidegate_messages_sent_total", "").await > 2000.0).then_some(()) }).await;
     gateway.terminate();
     let begun = Instant::now();
     let mut answered = 0;
@@ -99,21 +87,12 @@ async fn while_it_drains_it_says_so_and_lets_nobody_in() {
     })
     .await;
     assert_eq!(body, "draining\n");
-    assert_eq!(
-        gateway.admin("/live").await.0,
-        200,
-        "it drains, and is not to be killed for that"
-    );
+    assert_eq!(gateway.admin("/live").await.0, 200, "it drains, and is not to be killed for that");
     let address = gateway.address();
-    until("the door to be closed", || async {
-        TcpStream::connect(address).await.is_err().then_some(())
-    })
-    .await;
+    until("the door to be closed", || async { TcpStream::connect(address).await.is_err().then_some(()) }).await;
     let (first, payload) = lingering.frame().await.unwrap();
     assert_eq!((first, &payload[..2]), (CLOSE, RESTART));
-    let closes = gateway
-        .metric("tidegate_closes_total", "by=\"gateway\",code=\"1012\"")
-        .await;
+    let closes = gateway.metric("tidegate_closes_total", "by=\"gateway\",code=\"1012\"").await;
     assert_eq!(closes, 1.0);
     drop(lingering);
     assert_eq!(gateway.ended().await.code(), Some(0));
@@ -147,10 +126,7 @@ async fn what_waits_in_an_outbox_is_read_before_the_close() {
         assert!(bytes == payload(read), "message {read} is lost or out of order");
         read += 1;
     }
-    assert!(
-        read as f64 >= handled,
-        "{handled} messages were handled, {read} answers came"
-    );
+    assert!(read as f64 >= handled, "{handled} messages were handled, {read} answers came");
     drop((reader, writing.await.unwrap()));
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
@@ -172,12 +148,7 @@ limits = { cpu = "5s" }
     let url = gateway.ws_url("/echo");
     let coming = tokio::spawn(async move { Client::try_connect(&url, &[]).await });
     until("the doorman to think", || async {
-        let calls = gateway
-            .metric(
-                "tidegate_plugin_calls_total",
-                "hook=\"authenticate\",plugin=\"doorman\"",
-            )
-            .await;
+        let calls = gateway.metric("tidegate_plugin_calls_total", "hook=\"authenticate\",plugin=\"doorman\"").await;
         (calls == 1.0).then_some(())
     })
     .await;
@@ -188,8 +159,5 @@ limits = { cpu = "5s" }
         Err(status) => assert_eq!(status, 503),
     }
     assert_eq!(gateway.ended().await.code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(6),
-        "the drain waited for its deadline"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(6), "the drain waited for its deadline");
 }

@@ -13,13 +13,7 @@ plugins = ["first", "hostile"]
 
 /// Sends the message back with "A" for its first byte, and leaves the message itself to the next plugin.
 fn first() -> Vec<u8> {
-    wat(
-        "mark",
-        &[(
-            "(i32.const 68) (i32.const 2))   ;; stop",
-            "(i32.const 68) (i32.const 0))   ;; next",
-        )],
-    )
+    wat("mark", &[("(i32.const 68) (i32.const 2))   ;; stop", "(i32.const 68) (i32.const 0))   ;; next")])
 }
 
 #[tokio::test]
@@ -28,36 +22,14 @@ async fn a_later_plugins_failure_takes_the_earlier_ones_effects_with_it() {
     let mut client = Client::connect(&gateway.ws_url("/chain")).await;
     for bad in ["trap", "error", "loop", "sends for ever"] {
         client.send("good").await;
-        assert_eq!(
-            (client.text().await, client.text().await),
-            ("Aood".to_owned(), "good".to_owned())
-        );
+        assert_eq!((client.text().await, client.text().await), ("Aood".to_owned(), "good".to_owned()));
         client.send(bad).await;
         client.send("x").await;
-        assert_eq!(
-            (client.text().await, client.text().await),
-            ("A".to_owned(), "x".to_owned()),
-            "after {bad}"
-        );
+        assert_eq!((client.text().await, client.text().await), ("A".to_owned(), "x".to_owned()), "after {bad}");
     }
-    assert_eq!(
-        gateway
-            .metric("tidegate_plugin_call_failures_total", "plugin=\"hostile\"")
-            .await,
-        4.0
-    );
-    assert_eq!(
-        gateway
-            .metric("tidegate_plugin_call_failures_total", "plugin=\"first\"")
-            .await,
-        0.0
-    );
-    assert_eq!(
-        gateway
-            .metric("tidegate_plugin_calls_total", "hook=\"inbound\",plugin=\"first\"")
-            .await,
-        12.0
-    );
+    assert_eq!(gateway.metric("tidegate_plugin_call_failures_total", "plugin=\"hostile\"").await, 4.0);
+    assert_eq!(gateway.metric("tidegate_plugin_call_failures_total", "plugin=\"first\"").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_plugin_calls_total", "hook=\"inbound\",plugin=\"first\"").await, 12.0);
     assert_eq!(
         gateway.metric("tidegate_messages_sent_total", "chain").await,
         16.0,
@@ -90,16 +62,8 @@ async fn the_acknowledgement_comes_before_what_it_acknowledges() {
             busy.send("open:sea").await;
         }
         let mut client = Client::connect(&gateway.ws_url("/topics")).await;
-        assert_eq!(
-            client.ask("open:sea").await,
-            "S+P+",
-            "a delivery came before the event's own message"
-        );
-        assert_eq!(
-            client.text().await,
-            "open:sea",
-            "the subscription misses what its own event published"
-        );
+        assert_eq!(client.ask("open:sea").await, "S+P+", "a delivery came before the event's own message");
+        assert_eq!(client.text().await, "open:sea", "the subscription misses what its own event published");
         client.close().await;
     }
     assert_eq!(gateway.metric("tidegate_effects_refused_total", "").await, 0.0);
@@ -112,49 +76,22 @@ async fn what_is_not_granted_is_denied_logged_and_counted() {
     assert_eq!(client.ask("open:sea").await, "S+P1", "1 is `denied`");
     assert_eq!(client.ask("closed:sea").await, "S1P1");
     let denied = |grant| format!("grant=\"{grant}\",plugin=\"topics\"");
-    assert_eq!(
-        gateway.metric("tidegate_plugin_denied_total", &denied("publish")).await,
-        2.0
-    );
-    assert_eq!(
-        gateway
-            .metric("tidegate_plugin_denied_total", &denied("subscribe"))
-            .await,
-        1.0
-    );
-    gateway
-        .log_line(&[
-            "denied: no grant",
-            "\"plugin\":\"topics\"",
-            "\"grant\":\"publish\"",
-            "open:sea",
-        ])
-        .await;
-    gateway
-        .log_line(&["denied: no grant", "\"grant\":\"subscribe\"", "closed:sea"])
-        .await;
-    assert_eq!(
-        gateway.metric("tidegate_publications_total", "").await,
-        0.0,
-        "a denied publication is none"
-    );
+    assert_eq!(gateway.metric("tidegate_plugin_denied_total", &denied("publish")).await, 2.0);
+    assert_eq!(gateway.metric("tidegate_plugin_denied_total", &denied("subscribe")).await, 1.0);
+    gateway.log_line(&["denied: no grant", "\"plugin\":\"topics\"", "\"grant\":\"publish\"", "open:sea"]).await;
+    gateway.log_line(&["denied: no grant", "\"grant\":\"subscribe\"", "closed:sea"]).await;
+    assert_eq!(gateway.metric("tidegate_publications_total", "").await, 0.0, "a denied publication is none");
     assert_eq!(gateway.metric("tidegate_subscriptions", "").await, 1.0);
-    assert_eq!(
-        gateway.metric("tidegate_events_failed_total", "").await,
-        0.0,
-        "a refusal is an answer, not a failure"
-    );
+    assert_eq!(gateway.metric("tidegate_events_failed_total", "").await, 0.0, "a refusal is an answer, not a failure");
 }
 
 #[tokio::test]
 async fn names_and_numbers_that_a_client_causes_are_answered() {
     let gateway = with_grants("publish = [\"*\"]\nsubscribe = [\"*\"]").await;
     let mut client = Client::connect(&gateway.ws_url("/topics")).await;
-    for (topic, answer) in [
-        ("a".repeat(256), "S0P0"),
-        ("with\r\ncontrols".to_owned(), "S0P0"),
-        ("with\0nul".to_owned(), "S0P0"),
-    ] {
+    for (topic, answer) in
+        [("a".repeat(256), "S0P0"), ("with\r\ncontrols".to_owned(), "S0P0"), ("with\0nul".to_owned(), "S0P0")]
+    {
         assert_eq!(client.ask(&topic).await, answer, "{topic:?}");
     }
     for topic in ["*", "{}"] {
@@ -165,10 +102,7 @@ async fn names_and_numbers_that_a_client_causes_are_answered() {
     assert_eq!(gateway.metric("tidegate_subscriptions", "").await, 2.0);
     client.close().await;
     until("nobody to be left on a topic", || async {
-        let left = (
-            gateway.metric("tidegate_subscriptions", "").await,
-            gateway.metric("tidegate_topics", "").await,
-        );
+        let left = (gateway.metric("tidegate_subscriptions", "").await, gateway.metric("tidegate_topics", "").await);
         (left == (0.0, 0.0)).then_some(())
     })
     .await;

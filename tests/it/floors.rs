@@ -12,10 +12,7 @@ fn table() -> HashMap<String, u32> {
         let [_, floor, modules, ..] = cells[..] else { continue };
         let Ok(floor) = floor.parse() else { continue };
         for module in modules.split(',').map(|module| module.trim().trim_matches('`')) {
-            assert!(
-                floors.insert(module.to_owned(), floor).is_none(),
-                "{module} stands on two floors"
-            );
+            assert!(floors.insert(module.to_owned(), floor).is_none(), "{module} stands on two floors");
         }
     }
     floors
@@ -39,16 +36,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The modules that a source names after `crate::`, outside of its tests.
 fn imported(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let name = |rest: &str| {
-        rest.chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect::<String>()
-    };
-    code.split("crate::")
-        .skip(1)
-        .map(name)
-        .filter(|name| name.starts_with(|c: char| c.is_lowercase()))
-        .collect()
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    code.split("crate::").skip(1).map(name).filter(|name| name.starts_with(|c: char| c.is_lowercase())).collect()
 }
 
 #[test]
@@ -60,13 +49,7 @@ fn modules_import_only_from_the_floors_below() {
     let mut wrong = Vec::new();
     for file in files {
         let relative = file.strip_prefix(root().join("src")).unwrap();
-        let module = relative
-            .components()
-            .next()
-            .unwrap()
-            .as_os_str()
-            .to_string_lossy()
-            .replace(".rs", "");
+        let module = relative.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
         if module == "main" {
             continue;
         }
@@ -77,16 +60,12 @@ fn modules_import_only_from_the_floors_below() {
         for import in imported(&std::fs::read_to_string(&file).unwrap()) {
             match floors.get(&import) {
                 Some(below) if below < floor || import == module => {}
-                Some(above) => wrong.push(format!(
-                    "{} (floor {floor}) imports {import} (floor {above})",
-                    relative.display()
-                )),
+                Some(above) => {
+                    wrong.push(format!("{} (floor {floor}) imports {import} (floor {above})", relative.display()))
+                }
                 // A function or type of the root, such as `crate::load`: only the command line stands above it.
                 None if module == "cli" => {}
-                None => wrong.push(format!(
-                    "{} imports crate::{import}, which has no floor",
-                    relative.display()
-                )),
+                None => wrong.push(format!("{} imports crate::{import}, which has no floor", relative.display())),
             }
         }
     }

@@ -49,12 +49,7 @@ async fn with_header(address: SocketAddr, path: &str, header: &str) -> (u16, Str
 async fn foreign_origins_are_refused() {
     let gateway = Gateway::start(CONFIG).await;
     let address = gateway.address();
-    for origin in [
-        "https://evil.example",
-        "http://app.example",
-        "https://app.example.evil.example",
-        "null",
-    ] {
+    for origin in ["https://evil.example", "http://app.example", "https://app.example.evil.example", "null"] {
         let (status, _) = with_header(address, "/echo", &format!("Origin: {origin}")).await;
         assert_eq!(status, 403, "{origin}");
     }
@@ -70,24 +65,13 @@ async fn foreign_origins_are_refused() {
 #[tokio::test]
 async fn only_a_known_subprotocol_is_selected() {
     let gateway = Gateway::start(CONFIG).await;
-    for (offered, selected) in [
-        ("strange", None),
-        ("strange, known", Some("known")),
-        ("known", Some("known")),
-    ] {
+    for (offered, selected) in [("strange", None), ("strange, known", Some("known")), ("known", Some("known"))] {
         let offer = format!("\r\nSec-WebSocket-Protocol: {offered}\r\n\r\n");
         let mut raw = Raw(TcpStream::connect(gateway.address()).await.unwrap());
-        raw.send(
-            handshake(gateway.address(), "/echo")
-                .replace("\r\n\r\n", &offer)
-                .as_bytes(),
-        )
-        .await;
+        raw.send(handshake(gateway.address(), "/echo").replace("\r\n\r\n", &offer).as_bytes()).await;
         let head = raw.head().await.to_lowercase();
         assert!(head.starts_with("http/1.1 101"), "{head}");
-        let line = head
-            .lines()
-            .find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+        let line = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
         assert_eq!(line, selected, "offered {offered}");
     }
 }
@@ -108,17 +92,10 @@ async fn what_is_no_handshake_is_told_so_once() {
     let body = format!("\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len());
     let chunked = format!("\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}");
     let both = format!("\r\nContent-Length: 5{chunked}");
-    let lengths = format!(
-        "\r\nContent-Length: 0\r\nContent-Length: {}\r\n\r\n{smuggled}",
-        smuggled.len()
-    );
+    let lengths = format!("\r\nContent-Length: 0\r\nContent-Length: {}\r\n\r\n{smuggled}", smuggled.len());
     for (what, from, to) in [
         ("a key of another length", "dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="),
-        (
-            "a key that is not base64",
-            "dGhlIHNhbXBsZSBub25jZQ==",
-            "!!!!!!!!!!!!!!!!!!!!!!==",
-        ),
+        ("a key that is not base64", "dGhlIHNhbXBsZSBub25jZQ==", "!!!!!!!!!!!!!!!!!!!!!!=="),
         ("no key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
         ("no host", &*host, ""),
         ("two hosts", &host, &twice),
@@ -142,18 +119,9 @@ async fn nothing_is_at_an_unknown_path() {
     let gateway = Gateway::start(CONFIG).await;
     for path in ["/", "/nowhere", "/echo/deeper", "/ECHO", "/metrics"] {
         assert_eq!(get(gateway.address(), path).await.0, 404, "{path}");
-        assert_eq!(
-            Client::try_connect(&gateway.ws_url(path), &[]).await.err(),
-            Some(404),
-            "{path}"
-        );
+        assert_eq!(Client::try_connect(&gateway.ws_url(path), &[]).await.err(), Some(404), "{path}");
     }
-    assert_eq!(
-        gateway
-            .metric("tidegate_handshakes_total", "route=\"-\",status=\"404\"")
-            .await,
-        10.0
-    );
+    assert_eq!(gateway.metric("tidegate_handshakes_total", "route=\"-\",status=\"404\"").await, 10.0);
 }
 
 #[tokio::test]
@@ -163,21 +131,13 @@ async fn a_full_route_asks_to_come_again() {
     let (status, answer) = with_header(gateway.address(), "/one", "X-Nothing: 1").await;
     assert_eq!(status, 503);
     assert!(answer.contains("retry-after: "), "{answer}");
-    assert_eq!(
-        gateway
-            .metric("tidegate_handshakes_total", "route=\"one\",status=\"503\"")
-            .await,
-        1.0
-    );
+    assert_eq!(gateway.metric("tidegate_handshakes_total", "route=\"one\",status=\"503\"").await, 1.0);
     assert_eq!(first.ask("still in").await, "still in");
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     assert_eq!(other.ask("another route has room").await, "another route has room");
     first.close().await;
     let url = gateway.ws_url("/one");
-    let mut next = until("the place that was given back", || async {
-        Client::try_connect(&url, &[]).await.ok()
-    })
-    .await;
+    let mut next = until("the place that was given back", || async { Client::try_connect(&url, &[]).await.ok() }).await;
     assert_eq!(next.ask("in").await, "in");
     assert_eq!(gateway.metric("tidegate_sessions", "route=\"one\"").await, 1.0);
 }
@@ -211,18 +171,14 @@ async fn a_client_that_does_not_finish_its_handshake_is_given_up() {
     let rest = until_end(&mut half).await;
     assert!(!rest.contains(" 101 "), "{rest}");
     assert_eq!(healthy.ask("still").await, "still");
-    until("the connections' end", || async {
-        (gateway.metric("tidegate_connections", "").await <= 2.0).then_some(())
-    })
-    .await;
+    until("the connections' end", || async { (gateway.metric("tidegate_connections", "").await <= 2.0).then_some(()) })
+        .await;
 }
 
 async fn until_end(raw: &mut Raw) -> String {
     let mut all = Vec::new();
     let read = raw.0.read_to_end(&mut all);
-    let _ = tokio::time::timeout(PATIENCE, read)
-        .await
-        .expect("the connection stays open");
+    let _ = tokio::time::timeout(PATIENCE, read).await.expect("the connection stays open");
     String::from_utf8_lossy(&all).into_owned()
 }
 

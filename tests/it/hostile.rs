@@ -75,31 +75,16 @@ async fn each_harms_its_own_event_alone() {
         // The guest has sent the message back before it failed; the next answer must be the next message's.
         let next = format!("a well-behaved message after {message}");
         assert_eq!(client.ask(&next).await, next, "{message}");
-        assert_eq!(
-            failures(&gateway, why).await,
-            before + 1.0,
-            "{message} is counted as {why}"
-        );
-        let failed = gateway
-            .metric("tidegate_events_failed_total", "event=\"inbound\",route=\"hostile\"")
-            .await;
+        assert_eq!(failures(&gateway, why).await, before + 1.0, "{message} is counted as {why}");
+        let failed = gateway.metric("tidegate_events_failed_total", "event=\"inbound\",route=\"hostile\"").await;
         assert_eq!(failed, (count + 1) as f64, "{message}");
     }
     stop.store(true, Ordering::Relaxed);
     let (served, _neighbour) = served.await.unwrap();
     assert!(served > WAYS.len(), "the neighbour was not served meanwhile");
-    assert_eq!(
-        gateway.metric("tidegate_messages_sent_total", "hostile").await,
-        WAYS.len() as f64
-    );
+    assert_eq!(gateway.metric("tidegate_messages_sent_total", "hostile").await, WAYS.len() as f64);
     assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
-    gateway
-        .log_line(&[
-            "the event failed",
-            "\"plugin\":\"hostile\"",
-            "a sentence for the operator",
-        ])
-        .await;
+    gateway.log_line(&["the event failed", "\"plugin\":\"hostile\"", "a sentence for the operator"]).await;
     gateway.log_line(&["the event failed", "over the CPU budget"]).await;
     gateway.log_line(&["the event failed", "out of memory"]).await;
     gateway.log_line(&["the event failed", "stack"]).await;
@@ -115,11 +100,7 @@ async fn what_was_harmed_is_thrown_away_and_made_anew() {
         assert_eq!(client.ask(&text).await, text);
     }
     assert_eq!(failures(&gateway, "trap").await, 100.0);
-    assert_eq!(
-        gateway.metric("tidegate_plugin_instances", "hostile").await,
-        1.0,
-        "dead instances are kept"
-    );
+    assert_eq!(gateway.metric("tidegate_plugin_instances", "hostile").await, 1.0, "dead instances are kept");
 }
 
 #[tokio::test]
@@ -129,19 +110,12 @@ async fn a_strict_route_tells_the_client() {
         let mut client = Client::connect(&gateway.ws_url("/strict")).await;
         assert_eq!(client.ask("a good one").await, "a good one");
         client.send(message).await;
-        let code = client
-            .closed_after(|text| panic!("{text:?} arrived, which a failed call sent"))
-            .await;
+        let code = client.closed_after(|text| panic!("{text:?} arrived, which a failed call sent")).await;
         assert_eq!(code, Some(1011), "{message}");
-        let closes = gateway
-            .metric("tidegate_closes_total", "by=\"gateway\",code=\"1011\",route=\"strict\"")
-            .await;
+        let closes = gateway.metric("tidegate_closes_total", "by=\"gateway\",code=\"1011\",route=\"strict\"").await;
         assert_eq!(closes, (count + 1) as f64);
     }
-    until("the places", || async {
-        (gateway.metric("tidegate_sessions", "strict").await == 0.0).then_some(())
-    })
-    .await;
+    until("the places", || async { (gateway.metric("tidegate_sessions", "strict").await == 0.0).then_some(()) }).await;
 }
 
 #[tokio::test]

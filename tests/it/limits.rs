@@ -29,10 +29,7 @@ async fn more_messages_than_the_rate_end_the_session() {
     let mut modest = Client::connect(&gateway.ws_url("/rated")).await;
     let mut greedy = Client::connect(&gateway.ws_url("/rated")).await;
     for number in 0..10 {
-        assert_eq!(
-            modest.ask(&format!("within the burst {number}")).await,
-            format!("within the burst {number}")
-        );
+        assert_eq!(modest.ask(&format!("within the burst {number}")).await, format!("within the burst {number}"));
     }
     for number in 0..100 {
         greedy.try_send(&number.to_string()).await;
@@ -43,23 +40,10 @@ async fn more_messages_than_the_rate_end_the_session() {
     let expected: Vec<_> = (0..answers.len()).map(|number| number.to_string()).collect();
     assert_eq!(answers, expected, "what came before is answered, in order");
     // The burst, and one for each second that the machine has taken for a hundred small messages.
-    assert!(
-        (10..30).contains(&answers.len()),
-        "{} messages got through",
-        answers.len()
-    );
-    assert_eq!(
-        gateway
-            .metric("tidegate_closes_total", "code=\"1008\",route=\"rated\"")
-            .await,
-        1.0
-    );
+    assert!((10..30).contains(&answers.len()), "{} messages got through", answers.len());
+    assert_eq!(gateway.metric("tidegate_closes_total", "code=\"1008\",route=\"rated\"").await, 1.0);
     let received = gateway.metric("tidegate_messages_received_total", "rated").await;
-    assert_eq!(
-        received,
-        (10 + answers.len()) as f64,
-        "what is over the rate reaches no plugin"
-    );
+    assert_eq!(received, (10 + answers.len()) as f64, "what is over the rate reaches no plugin");
     modest.close().await;
 }
 
@@ -71,16 +55,8 @@ async fn a_message_may_have_its_limit_and_no_byte_more() {
     assert_eq!(client.ask(&full).await, full);
     client.send(&format!("{full}x")).await;
     assert_eq!(client.closed().await, Some(1009));
-    assert_eq!(
-        gateway
-            .metric("tidegate_closes_total", "code=\"1009\",route=\"small\"")
-            .await,
-        1.0
-    );
-    assert_eq!(
-        gateway.metric("tidegate_message_bytes_received_total", "small").await,
-        1024.0
-    );
+    assert_eq!(gateway.metric("tidegate_closes_total", "code=\"1009\",route=\"small\"").await, 1.0);
+    assert_eq!(gateway.metric("tidegate_message_bytes_received_total", "small").await, 1024.0);
 }
 
 #[tokio::test]
@@ -99,17 +75,10 @@ async fn a_silent_client_is_reaped_and_one_that_answers_stays() {
     // Three in a row, each of which takes the interval and the timeout: the other is pinged many times meanwhile.
     for count in 1..=3 {
         let mut silent = Raw::connect(gateway.address(), "/watched").await;
-        assert_eq!(
-            silent.frame().await,
-            Some((PING, Vec::new())),
-            "a silent client is pinged first"
-        );
+        assert_eq!(silent.frame().await, Some((PING, Vec::new())), "a silent client is pinged first");
         let (first, payload) = silent.frame().await.expect("a close frame");
         assert_eq!((first, &payload[..2]), (CLOSE, &1008_u16.to_be_bytes()[..]));
-        assert_eq!(
-            gateway.metric("tidegate_heartbeat_timeouts_total", "").await,
-            f64::from(count)
-        );
+        assert_eq!(gateway.metric("tidegate_heartbeat_timeouts_total", "").await, f64::from(count));
     }
     stop.send(()).unwrap();
     let mut client = reading.await.unwrap();
@@ -125,15 +94,8 @@ async fn a_client_that_has_vanished_leaves_nothing_behind() {
         drop(Raw::connect(gateway.address(), "/watched").await);
     }
     until("the sessions' end", || async {
-        (gateway
-            .metric("tidegate_closes_total", "by=\"network\",code=\"1006\"")
-            .await
-            == 20.0)
-            .then_some(())
+        (gateway.metric("tidegate_closes_total", "by=\"network\",code=\"1006\"").await == 20.0).then_some(())
     })
     .await;
-    until("the places", || async {
-        (gateway.metric("tidegate_sessions", "watched").await == 0.0).then_some(())
-    })
-    .await;
+    until("the places", || async { (gateway.metric("tidegate_sessions", "watched").await == 0.0).then_some(()) }).await;
 }

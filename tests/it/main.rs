@@ -1,11 +1,6 @@
 //! The gateway as its users meet it: the real binary, real sockets, real guests. One file for each behaviour.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod admin;
 mod auth;

@@ -58,13 +58,7 @@ impl Scene {
             (gateway.metric("tidegate_subscriptions", "").await == 2.0).then_some(())
         })
         .await;
-        Self {
-            gateway,
-            publisher,
-            healthy,
-            slow,
-            published: 0,
-        }
+        Self { gateway, publisher, healthy, slow, published: 0 }
     }
 
     /// Publishes some messages and reads them as the healthy subscriber: all of them, in order.
@@ -73,17 +67,10 @@ impl Scene {
             self.publisher.send(&message(number)).await;
         }
         for number in self.published..self.published + BATCH {
-            assert_eq!(
-                number_of(&self.healthy.text().await),
-                number,
-                "the healthy subscriber misses nothing"
-            );
+            assert_eq!(number_of(&self.healthy.text().await), number, "the healthy subscriber misses nothing");
         }
         self.published += BATCH;
-        assert!(
-            self.published < 4096,
-            "64 MiB later, the slow subscriber's outbox still has room"
-        );
+        assert!(self.published < 4096, "64 MiB later, the slow subscriber's outbox still has room");
     }
 
     async fn publish_until_dropped(&mut self, at_least: f64) -> f64 {
@@ -149,11 +136,7 @@ async fn drop_oldest_keeps_the_session_and_the_newest() {
     let dropped = scene.gateway.metric("tidegate_outbox_dropped_total", "").await;
     let read = scene.read_to(scene.published - 1).await;
     assert!(read.is_sorted_by(|a, b| a < b), "out of order or twice: {read:?}");
-    assert_eq!(
-        read.len() + dropped as usize,
-        scene.published,
-        "each is read or counted"
-    );
+    assert_eq!(read.len() + dropped as usize, scene.published, "each is read or counted");
     // What waited longest has gone: the last ones that fit are there without a gap.
     let kept = &read[read.len() - BATCH..];
     assert_eq!(kept, Vec::from_iter(scene.published - BATCH..scene.published));
@@ -171,14 +154,8 @@ async fn drop_newest_keeps_the_session_and_the_oldest() {
     // It has caught up, so it is served again.
     let next = scene.published;
     scene.publish().await;
-    assert_eq!(
-        scene.read_to(next + BATCH - 1).await,
-        Vec::from_iter(next..next + BATCH)
-    );
-    assert_eq!(
-        scene.gateway.metric("tidegate_outbox_dropped_total", "").await as usize,
-        dropped
-    );
+    assert_eq!(scene.read_to(next + BATCH - 1).await, Vec::from_iter(next..next + BATCH));
+    assert_eq!(scene.gateway.metric("tidegate_outbox_dropped_total", "").await as usize, dropped);
     assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 0.0);
 }
 
@@ -199,15 +176,8 @@ async fn a_ping_flood_from_a_client_that_never_reads_takes_no_memory() {
             }
         }
     }
-    assert!(
-        stalled,
-        "the gateway took 130 MB of pings from a client that takes no pong"
-    );
-    assert!(
-        gateway.resident() < before + (16 << 20),
-        "from {before} to {} bytes",
-        gateway.resident()
-    );
+    assert!(stalled, "the gateway took 130 MB of pings from a client that takes no pong");
+    assert!(gateway.resident() < before + (16 << 20), "from {before} to {} bytes", gateway.resident());
     other.send("still here").await;
     until("the other's message", || async {
         (gateway.metric("tidegate_messages_received_total", "pub").await == 1.0).then_some(())

@@ -23,14 +23,7 @@ pub(crate) fn ensure() -> Result<()> {
     process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
     process::answer(
         Command::new("apt-get")
-            .args([
-                "--quiet",
-                "--yes",
-                "--no-install-recommends",
-                "install",
-                "chromium",
-                "chromium-driver",
-            ])
+            .args(["--quiet", "--yes", "--no-install-recommends", "install", "chromium", "chromium-driver"])
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )?;
     if !found() {

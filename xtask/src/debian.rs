@@ -36,10 +36,7 @@ pub(crate) fn prepare(home: &Path) -> Result<Compiler> {
     }
     write_wrapper(&rustc, &root)?;
     let version = process::answer(Command::new(&rustc).arg("--version")).with_context(|| {
-        format!(
-            "Debian's compiler was unpacked but does not run; delete {} to try afresh",
-            home.display()
-        )
+        format!("Debian's compiler was unpacked but does not run; delete {} to try afresh", home.display())
     })?;
     eprintln!(
         "compiling plugins: with Debian's {version} (the first build also compiles std, which takes some minutes)"
@@ -50,35 +47,19 @@ pub(crate) fn prepare(home: &Path) -> Result<Compiler> {
 /// Leaves `root` complete or not there: it is unpacked beside, and renamed.
 fn unpack(home: &Path, root: &Path) -> Result<()> {
     for tool in ["apt-get", "apt-cache", "dpkg-query", "dpkg-deb"] {
-        ensure!(
-            workspace::which(tool).is_some(),
-            "`{tool}` is not installed: this is not Debian"
-        );
+        ensure!(workspace::which(tool).is_some(), "`{tool}` is not installed: this is not Debian");
     }
     let packages = packages()?;
-    eprintln!(
-        "compiling plugins: downloading Debian's compiler ({}), about 140 MB …",
-        packages.join(", ")
-    );
+    eprintln!("compiling plugins: downloading Debian's compiler ({}), about 140 MB …", packages.join(", "));
     let (download, partial) = (home.join("download"), home.join("root.partial"));
     for folder in [&download, &partial] {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     }
     // Some warnings of apt's (it downloads as root) help nobody; a failure still shows them.
-    process::answer(
-        Command::new("apt-get")
-            .args(["--quiet", "download"])
-            .args(&packages)
-            .current_dir(&download),
-    )?;
+    process::answer(Command::new("apt-get").args(["--quiet", "download"]).args(&packages).current_dir(&download))?;
     for package in fs::read_dir(&download)? {
-        process::answer(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(package?.path())
-                .arg(&partial),
-        )?;
+        process::answer(Command::new("dpkg-deb").arg("--extract").arg(package?.path()).arg(&partial))?;
     }
     fs::remove_dir_all(&download)?;
     fs::rename(&partial, root).with_context(|| format!("{} cannot be put in place", root.display()))
@@ -92,11 +73,7 @@ fn packages() -> Result<Vec<String>> {
             eprintln!("compiling plugins: asking for Debian's package lists with `apt-get update` …");
             process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
         }
-        ensure!(
-            has_candidate(PACKAGES[0])?,
-            "apt knows no package {}; `apt-get update` may help",
-            PACKAGES[0]
-        );
+        ensure!(has_candidate(PACKAGES[0])?, "apt knows no package {}; `apt-get update` may help", PACKAGES[0]);
     }
     let mut wanted = BTreeSet::new();
     let mut open: Vec<String> = PACKAGES.map(str::to_owned).to_vec();
@@ -113,9 +90,7 @@ fn packages() -> Result<Vec<String>> {
 
 fn has_candidate(package: &str) -> Result<bool> {
     let policy = process::answer(Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C"))?;
-    Ok(policy
-        .lines()
-        .any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")))
+    Ok(policy.lines().any(|line| line.trim().starts_with("Candidate:") && !line.contains("(none)")))
 }
 
 fn is_installed(package: &str) -> bool {
@@ -126,9 +101,7 @@ fn is_installed(package: &str) -> bool {
 
 /// The packages that `apt-cache depends` names. Virtual ones (`<libc-dev>`) are left to those that provide them.
 fn dependencies(answer: &str) -> Vec<String> {
-    let named = answer
-        .lines()
-        .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
+    let named = answer.lines().filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "));
     named.filter(|name| !name.starts_with('<')).map(str::to_owned).collect()
 }
 
@@ -158,10 +131,7 @@ fn library_folder(lib: &Path) -> Result<PathBuf> {
             return Ok(folder);
         }
     }
-    bail!(
-        "{} has no libraries: the packages are not what was expected",
-        lib.display()
-    )
+    bail!("{} has no libraries: the packages are not what was expected", lib.display())
 }
 
 /// The linker for wasm. rustup's toolchains bring one, otherwise it is the system's.
@@ -173,18 +143,12 @@ fn linker() -> Result<PathBuf> {
         return Ok(own);
     }
     let systems = ["rust-lld", "wasm-ld"].into_iter().find_map(workspace::which);
-    systems
-        .filter(|linker| runs(linker))
-        .context("no linker for wasm: install Debian's package lld")
+    systems.filter(|linker| runs(linker)).context("no linker for wasm: install Debian's package lld")
 }
 
 fn runs(program: &Path) -> bool {
     let mut command = Command::new(program);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -23,11 +23,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self {
-            listen: local(8080),
-            admin: local(8081),
-            release: false,
-        }
+        Self { listen: local(8080), admin: local(8081), release: false }
     }
 }
 
@@ -70,16 +66,12 @@ fn build_gateway(release: bool) -> Result<PathBuf> {
         build.arg("--release");
     }
     process::run(&mut build)?;
-    Ok(workspace::target()
-        .join(if release { "release" } else { "debug" })
-        .join("tidegate"))
+    Ok(workspace::target().join(if release { "release" } else { "debug" }).join("tidegate"))
 }
 
 fn tidegate(binary: &Path, command: &str) -> Command {
     let mut gateway = Command::new(binary);
-    gateway
-        .current_dir(workspace::root())
-        .args([command, "--config", CONFIG]);
+    gateway.current_dir(workspace::root()).args([command, "--config", CONFIG]);
     gateway
 }
 
@@ -154,13 +146,8 @@ mod tests {
     fn a_taken_port_is_told_with_a_way_out() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         let listener = TcpListener::bind(taken.unwrap()).unwrap();
-        let error = free(listener.local_addr().unwrap(), "--listen")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("in use") && error.contains("--listen 127.0.0.1:0"),
-            "{error}"
-        );
+        let error = free(listener.local_addr().unwrap(), "--listen").unwrap_err().to_string();
+        assert!(error.contains("in use") && error.contains("--listen 127.0.0.1:0"), "{error}");
     }
 
     #[test]
@@ -171,14 +158,8 @@ mod tests {
 
     #[test]
     fn links_lead_to_this_machine() {
-        assert_eq!(
-            reachable("0.0.0.0:8080".parse().unwrap()),
-            "127.0.0.1:8080".parse().unwrap()
-        );
+        assert_eq!(reachable("0.0.0.0:8080".parse().unwrap()), "127.0.0.1:8080".parse().unwrap());
         assert_eq!(reachable("[::]:8080".parse().unwrap()), "[::1]:8080".parse().unwrap());
-        assert_eq!(
-            reachable("10.0.0.1:80".parse().unwrap()),
-            "10.0.0.1:80".parse().unwrap()
-        );
+        assert_eq!(reachable("10.0.0.1:80".parse().unwrap()), "10.0.0.1:80".parse().unwrap());
     }
 }

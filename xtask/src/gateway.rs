@@ -54,10 +54,7 @@ impl Gateway {
                 .context("signals cannot be watched")?;
         }
         let told = process::told(command);
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("`{told}` could not be started"))?;
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("`{told}` could not be started"))?;
         Ok(Self { child, admin, signal })
     }
 
@@ -125,10 +122,7 @@ impl Gateway {
 
 /// What a shell would make of it: 128 and the signal's number, for a process that a signal ended.
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(1);
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
 
@@ -185,9 +179,7 @@ mod tests {
     fn a_gateway_that_ends_early_is_told_with_its_status() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut gateway = Gateway::start(Command::new("sh").args(["-c", "exit 64"]), closed).unwrap();
-        let Start::Ended(status) = gateway.wait_until_ready().unwrap() else {
-            panic!("it did not end")
-        };
+        let Start::Ended(status) = gateway.wait_until_ready().unwrap() else { panic!("it did not end") };
         assert_eq!(exit_code(status), 64);
     }
 
@@ -195,9 +187,7 @@ mod tests {
     fn a_signal_for_us_alone_ends_the_gateway() {
         let mut gateway = Gateway::start(Command::new("sleep").arg("20"), admin("200 OK")).unwrap();
         assert!(matches!(gateway.wait_until_ready().unwrap(), Start::Ready));
-        gateway
-            .signal
-            .store(usize::try_from(SIGTERM).unwrap(), Ordering::SeqCst);
+        gateway.signal.store(usize::try_from(SIGTERM).unwrap(), Ordering::SeqCst);
         assert_eq!(exit_code(gateway.wait().unwrap()), 128 + 15);
     }
 

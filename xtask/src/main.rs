@@ -106,9 +106,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
 
 fn address(value: &OsStr) -> Result<SocketAddr, lexopt::Error> {
     let address = value.to_string_lossy();
-    address
-        .parse()
-        .map_err(|_| format!("`{address}` is no address: write IP and port, `127.0.0.1:8080`").into())
+    address.parse().map_err(|_| format!("`{address}` is no address: write IP and port, `127.0.0.1:8080`").into())
 }
 
 #[cfg(test)]

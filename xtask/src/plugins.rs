@@ -84,53 +84,28 @@ fn discover(folder: &Path) -> Result<Vec<Plugin>> {
 
 fn read(manifest: &Path) -> Result<Plugin> {
     let text = fs::read_to_string(manifest)?;
-    let name = manifest
-        .parent()
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = manifest.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let package = value(&text, "package", "name").with_context(|| format!("{} has no name", manifest.display()))?;
     let library = value(&text, "lib", "name").unwrap_or(package).replace('-', "_");
-    Ok(Plugin {
-        name,
-        package: package.to_owned(),
-        library,
-    })
+    Ok(Plugin { name, package: package.to_owned(), library })
 }
 
 fn select(plugins: Vec<Plugin>, names: &[String]) -> Result<Vec<Plugin>> {
     ensure!(!plugins.is_empty(), "there are no plugins under plugins/");
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !plugins.iter().any(|plugin| plugin.name == **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| !plugins.iter().any(|plugin| plugin.name == **name)) {
         let known: Vec<_> = plugins.into_iter().map(|plugin| plugin.name).collect();
-        bail!(
-            "there is no plugin `{unknown}` under plugins/; there are: {}",
-            known.join(", ")
-        );
+        bail!("there is no plugin `{unknown}` under plugins/; there are: {}", known.join(", "));
     }
-    Ok(plugins
-        .into_iter()
-        .filter(|plugin| names.is_empty() || names.contains(&plugin.name))
-        .collect())
+    Ok(plugins.into_iter().filter(|plugin| names.is_empty() || names.contains(&plugin.name)).collect())
 }
 
 /// A string of a manifest. Enough TOML for the manifests that cargo has accepted, and no parser to compile.
 fn value<'a>(text: &'a str, table: &str, key: &str) -> Option<&'a str> {
-    let mut lines = text
-        .lines()
-        .map(str::trim)
-        .skip_while(|line| *line != format!("[{table}]"))
-        .skip(1);
-    lines
-        .by_ref()
-        .take_while(|line| !line.starts_with('['))
-        .find_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            (name.trim() == key).then(|| value.trim().trim_matches('"'))
-        })
+    let mut lines = text.lines().map(str::trim).skip_while(|line| *line != format!("[{table}]")).skip(1);
+    lines.by_ref().take_while(|line| !line.starts_with('[')).find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == key).then(|| value.trim().trim_matches('"'))
+    })
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@ use anyhow::{Context, Result, bail};
 
 /// What a program printed to its standard output, without white space around. Its errors are part of ours.
 pub(crate) fn answer(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| cannot_start(command))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed ({}): {}", told(command), output.status, errors.trim());
@@ -23,10 +20,7 @@ pub(crate) fn answer(command: &mut Command) -> Result<String> {
 
 /// Runs a program whose output goes straight to the user.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| cannot_start(command))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| cannot_start(command))?;
     if !status.success() {
         bail!("`{}` failed ({status})", told(command));
     }
@@ -35,11 +29,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program, and gives each line of its standard output to `see` after the user has got it.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| cannot_start(command))?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| cannot_start(command))?;
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
@@ -57,11 +48,7 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
 /// A command as one would type it.
 pub(crate) fn told(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|argument| argument.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
@@ -88,12 +75,9 @@ mod tests {
     #[test]
     fn lines_are_seen_and_the_exit_status_is_kept() {
         let mut seen = Vec::new();
-        let status = watch(
-            Command::new("sh").args(["-c", "echo one; printf two; exit 3"]),
-            |line| {
-                seen.push(line.to_owned());
-            },
-        );
+        let status = watch(Command::new("sh").args(["-c", "echo one; printf two; exit 3"]), |line| {
+            seen.push(line.to_owned());
+        });
         assert_eq!(seen, ["one", "two"]);
         assert_eq!(status.unwrap().code(), Some(3));
     }

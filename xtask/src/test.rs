@@ -39,17 +39,13 @@ const PAGE_TEST: &str = "chat_page";
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
     let browser = report.needed("page test", browser::ensure);
-    report.step("formatting", || {
-        process::run(&mut workspace::cargo(&["fmt", "--all", "--check"]))
-    });
+    report.step("formatting", || process::run(&mut workspace::cargo(&["fmt", "--all", "--check"])));
     if options.quick {
         report.skip("clippy", "--quick");
     } else {
         report.step("clippy", || process::run(&mut workspace::cargo(CLIPPY)));
     }
-    if report.step("plugins", || {
-        plugins::build(&[]).and_then(|()| plugins::build_test_guests())
-    }) {
+    if report.step("plugins", || plugins::build(&[]).and_then(|()| plugins::build_test_guests())) {
         report.tests(options.quick, browser);
     } else {
         report.fail("tests", "not run: they need the plugins, which were not built");
@@ -91,9 +87,7 @@ impl Report {
     fn licences(&mut self) {
         const NAME: &str = "licences and advisories";
         if process::answer(&mut workspace::cargo(&["deny", "--version"])).is_ok() {
-            self.step(NAME, || {
-                process::run(&mut workspace::cargo(&["deny", "--workspace", "check"]))
-            });
+            self.step(NAME, || process::run(&mut workspace::cargo(&["deny", "--workspace", "check"])));
         } else {
             self.skip(NAME, "cargo-deny is not installed: `cargo install cargo-deny --locked`");
         }
@@ -111,11 +105,7 @@ impl Report {
             }
         };
         let passed = matches!(outcome, Outcome::Passed);
-        self.steps.push(Step {
-            name,
-            outcome,
-            took: started.elapsed(),
-        });
+        self.steps.push(Step { name, outcome, took: started.elapsed() });
         passed
     }
 
@@ -136,20 +126,12 @@ impl Report {
 
     fn skip(&mut self, name: &'static str, reason: &str) {
         println!("\n=== {name}: SKIPPED ({reason})");
-        self.steps.push(Step {
-            name,
-            outcome: Outcome::Skipped(reason.to_owned()),
-            took: Duration::ZERO,
-        });
+        self.steps.push(Step { name, outcome: Outcome::Skipped(reason.to_owned()), took: Duration::ZERO });
     }
 
     fn fail(&mut self, name: &'static str, reason: &str) {
         eprintln!("\n=== {name}: {reason}");
-        self.steps.push(Step {
-            name,
-            outcome: Outcome::Failed(reason.to_owned()),
-            took: Duration::ZERO,
-        });
+        self.steps.push(Step { name, outcome: Outcome::Failed(reason.to_owned()), took: Duration::ZERO });
     }
 
     /// How many tests passed, failed and were skipped. A step that failed without a failed test counts as one.
@@ -174,11 +156,7 @@ impl Report {
                 Outcome::Failed(reason) => ("FAILED", reason.lines().next().unwrap_or_default()),
                 Outcome::Skipped(reason) => ("SKIPPED", reason.as_str()),
             };
-            let line = format!(
-                "{word:<8} {:<26} {:>12}  {reason}",
-                step.name,
-                process::spell(step.took)
-            );
+            let line = format!("{word:<8} {:<26} {:>12}  {reason}", step.name, process::spell(step.took));
             println!("{}", line.trim_end());
         }
         for test in &self.tally.ignored {
@@ -189,11 +167,7 @@ impl Report {
         }
         let (passed, failed, skipped) = self.counts();
         println!("{passed} passed, {failed} failed, {skipped} skipped");
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -203,13 +177,7 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_without_a_failed_test_counts() {
-        let mut report = Report {
-            tally: Tally {
-                passed: 7,
-                ..Tally::default()
-            },
-            ..Report::default()
-        };
+        let mut report = Report { tally: Tally { passed: 7, ..Tally::default() }, ..Report::default() };
         report.step("formatting", || bail!("not formatted"));
         report.step("tests", || bail!("does not compile"));
         report.skip("licences and advisories", "cargo-deny is not installed");
@@ -218,16 +186,8 @@ mod tests {
 
     #[test]
     fn failed_tests_are_counted_once() {
-        let tally = Tally {
-            passed: 7,
-            failed: 2,
-            ignored: vec!["slow".into()],
-            ..Tally::default()
-        };
-        let mut report = Report {
-            tally,
-            ..Report::default()
-        };
+        let tally = Tally { passed: 7, failed: 2, ignored: vec!["slow".into()], ..Tally::default() };
+        let mut report = Report { tally, ..Report::default() };
         report.step("tests", || bail!("two failed"));
         assert_eq!(report.counts(), (7, 2, 1));
     }

@@ -84,11 +84,7 @@ impl Toolchain {
 
     /// The file that [`Toolchain::build`] leaves for a library of this name.
     pub(crate) fn output(&self, library: &str) -> PathBuf {
-        self.target
-            .join(TARGET)
-            .join("guest")
-            .join(library)
-            .with_extension("wasm")
+        self.target.join(TARGET).join("guest").join(library).with_extension("wasm")
     }
 
     fn installed() -> Result<Self> {

@@ -31,10 +31,7 @@ pub(crate) fn plugin_directory() -> PathBuf {
 /// The cargo that started us, in the repository's root, building into [`target`].
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(program("CARGO", "cargo"));
-    command
-        .current_dir(root())
-        .env("CARGO_TARGET_DIR", target())
-        .args(arguments);
+    command.current_dir(root()).env("CARGO_TARGET_DIR", target()).args(arguments);
     command
 }
 
@@ -45,13 +42,9 @@ pub(crate) fn rustc() -> Command {
 
 /// The full path of a program on the `PATH`.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 fn program(variable: &str, default: &str) -> OsString {
-    env::var_os(variable)
-        .filter(|value| !value.is_empty())
-        .unwrap_or_else(|| default.into())
+    env::var_os(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| default.into())
 }

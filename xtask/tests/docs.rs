@@ -46,14 +46,10 @@ fn links(text: &str) -> Vec<String> {
 
 /// The anchor that a heading gets on the usual forges.
 fn anchors(text: &str) -> Vec<String> {
-    let headings = text
-        .lines()
-        .filter_map(|line| line.strip_prefix('#'))
-        .map(|line| line.trim_start_matches('#').trim());
+    let headings =
+        text.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#').trim());
     let anchor = |heading: &str| {
-        let kept = heading
-            .chars()
-            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
         kept.collect::<String>().to_lowercase().replace(' ', "-")
     };
     headings.map(anchor).collect()
@@ -62,11 +58,7 @@ fn anchors(text: &str) -> Vec<String> {
 #[test]
 fn links_lead_somewhere() {
     let mut pages = Vec::new();
-    files(
-        root(),
-        &|path| path.extension().is_some_and(|extension| extension == "md"),
-        &mut pages,
-    );
+    files(root(), &|path| path.extension().is_some_and(|extension| extension == "md"), &mut pages);
     assert!(pages.len() > 8, "the documentation was not found: {pages:?}");
     let mut broken = Vec::new();
     for page in &pages {
@@ -74,14 +66,9 @@ fn links_lead_somewhere() {
             if link.contains("://") {
                 continue;
             }
-            let (path, anchor) = link
-                .split_once('#')
-                .map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
-            let target = if path.is_empty() {
-                page.clone()
-            } else {
-                page.parent().unwrap().join(path)
-            };
+            let (path, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
+            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
             let there = match anchor {
                 None => target.exists(),
                 Some(anchor) => {
@@ -89,10 +76,7 @@ fn links_lead_somewhere() {
                 }
             };
             if !there {
-                broken.push(format!(
-                    "{} links to {link}",
-                    page.strip_prefix(root()).unwrap().display()
-                ));
+                broken.push(format!("{} links to {link}", page.strip_prefix(root()).unwrap().display()));
             }
         }
     }
@@ -122,26 +106,14 @@ fn every_dependency_has_its_reason() {
     for manifest in &manifests {
         used.extend(dependencies(&fs::read_to_string(manifest).unwrap()));
     }
-    assert!(
-        used.iter().any(|name| name == "wasmtime"),
-        "the manifests were not read: {used:?}"
-    );
+    assert!(used.iter().any(|name| name == "wasmtime"), "the manifests were not read: {used:?}");
     // The workspace's own crates need no reason.
     used.retain(|name| !name.starts_with("tidegate"));
-    let missing: Vec<_> = used
-        .iter()
-        .filter(|name| !page.contains(&format!("`{name}`")))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/dependencies.md gives no reason for {missing:?}"
-    );
+    let missing: Vec<_> = used.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/dependencies.md gives no reason for {missing:?}");
 
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     let explained = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));
     let stale: Vec<_> = explained.filter(|name| !used.iter().any(|used| used == name)).collect();
-    assert!(
-        stale.is_empty(),
-        "docs/dependencies.md explains what is not used: {stale:?}"
-    );
+    assert!(stale.is_empty(), "docs/dependencies.md explains what is not used: {stale:?}");
 }

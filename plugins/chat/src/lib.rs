@@ -27,10 +27,7 @@ pub struct Chat {
 
 impl Default for Chat {
     fn default() -> Self {
-        Self {
-            max_text: 4000,
-            history: 50,
-        }
+        Self { max_text: 4000, history: 50 }
     }
 }
 
@@ -59,20 +56,13 @@ impl Plugin for Chat {
             members.insert(place, user.clone());
         }
 
-        session.send(frame(&Tell::Welcome {
-            user: &user,
-            room: &room.name,
-            members: &members,
-            history: &messages,
-        })?);
+        session.send(frame(&Tell::Welcome { user: &user, room: &room.name, members: &members, history: &messages })?);
         let mut subscribe = session.subscribe(&room.topic).context("the room")?;
         if let Some(position) = position {
             // From where the history was read, so that nothing falls between the two.
             subscribe = subscribe.with_recovery(position);
         }
-        subscribe
-            .with_presence("")
-            .context(format!("the presence of {}", room.topic))?;
+        subscribe.with_presence("").context(format!("the presence of {}", room.topic))?;
         Ok(())
     }
 
@@ -92,11 +82,7 @@ impl Plugin for Chat {
     }
 
     fn presence(&self, change: presence::Change) -> Result {
-        let Some(user) = change
-            .user
-            .as_deref()
-            .filter(|_| change.topic.starts_with(Room::PREFIX))
-        else {
+        let Some(user) = change.user.as_deref().filter(|_| change.topic.starts_with(Room::PREFIX)) else {
             return Ok(());
         };
         // A user with several tabs comes with the first and leaves with the last.
@@ -105,14 +91,13 @@ impl Plugin for Chat {
             change if change.is_last_of_user() => Tell::Left { user },
             _ => return Ok(()),
         };
-        topics::publish(&change.topic, frame(&tell)?)?
-            .exclude_id(&change.session_id)
-            .no_history();
+        topics::publish(&change.topic, frame(&tell)?)?.exclude_id(&change.session_id).no_history();
         Ok(())
     }
 }
 
-#[cfg(not(feature = "library"))]
+// Tests run on the hooks that are named here, whatever the feature says.
+#[cfg(not(all(feature = "library", target_arch = "wasm32")))]
 tidegate_sdk::export!(Chat: init, session, inbound, presence);
 
 impl Chat {
@@ -127,13 +112,7 @@ impl Chat {
                 };
                 let at = clock::now();
                 let id = format!("{at:x}-{:016x}", random::number());
-                let message = Tell::Message {
-                    id: &id,
-                    user,
-                    room: &room.name,
-                    text,
-                    at,
-                };
+                let message = Tell::Message { id: &id, user, room: &room.name, text, at };
                 session.send_if_refused(unavailable);
                 match topics::publish(&room.topic, frame(&message)?) {
                     Ok(_) => {}
@@ -154,36 +133,15 @@ impl Chat {
                 }
                 let at = clock::now();
                 session.send_if_refused(unavailable);
-                users::send(
-                    to,
-                    frame(&Tell::Direct {
-                        user,
-                        to: None,
-                        text,
-                        at,
-                    })?,
-                )
-                .context("direct")?;
+                users::send(to, frame(&Tell::Direct { user, to: None, text, at })?).context("direct")?;
                 if to != user {
                     // The sender's other tabs show it too, and need to know whom it went to.
-                    users::send(
-                        user,
-                        frame(&Tell::Direct {
-                            user,
-                            to: Some(to),
-                            text,
-                            at,
-                        })?,
-                    )
-                    .context("direct")?;
+                    users::send(user, frame(&Tell::Direct { user, to: Some(to), text, at })?).context("direct")?;
                 }
             }
             Kind::Typing => {
                 let typing = frame(&Tell::Typing { user })?;
-                topics::publish(&room.topic, typing)
-                    .context("typing")?
-                    .exclude(session)
-                    .no_history();
+                topics::publish(&room.topic, typing).context("typing")?.exclude(session).no_history();
                 session.send_if_refused(unavailable);
             }
             Kind::Who => match room.members() {
@@ -199,13 +157,10 @@ impl Chat {
     /// The last messages of a room as they were published, oldest first, and where its history stood.
     fn last_messages(&self, room: &Room) -> Result<(Vec<Box<RawValue>>, history::Position), Refusal> {
         let page = history::last(&room.topic, self.history)?;
-        let messages = page
-            .publications
-            .into_iter()
-            .filter_map(|publication| match publication.message() {
-                Message::Text(text) if is_message(&text) => RawValue::from_string(text).ok(),
-                _ => None,
-            });
+        let messages = page.publications.into_iter().filter_map(|publication| match publication.message() {
+            Message::Text(text) if is_message(&text) => RawValue::from_string(text).ok(),
+            _ => None,
+        });
         Ok((messages.collect(), page.position))
     }
 }
@@ -220,9 +175,7 @@ impl Room {
     const PREFIX: &str = "room:";
 
     fn of(session: Session) -> Result<Self> {
-        let name = session
-            .param("room")
-            .context("the route's path has no `{room}`, which names the room")?;
+        let name = session.param("room").context("the route's path has no `{room}`, which names the room")?;
         let topic = format!("{}{name}", Self::PREFIX);
         Ok(Self { name, topic })
     }

@@ -10,14 +10,7 @@ use tidegate_sdk::{Message, Result, Verdict};
 use super::Chat;
 
 fn chat() -> Gateway<Chat> {
-    Gateway::new().topic(
-        "room:*",
-        Topic {
-            history: 3,
-            ttl: None,
-            presence: true,
-        },
-    )
+    Gateway::new().topic("room:*", Topic { history: 3, ttl: None, presence: true })
 }
 
 fn knock(gateway: &Gateway<Chat>, user: &str, room: &str) -> Connect<Chat> {
@@ -64,10 +57,7 @@ fn two_users_talk() -> Result {
     );
     assert_eq!(alice.received_json(), [json!({ "type": "joined", "user": "bob" })]);
 
-    assert_eq!(
-        alice.says_json(&json!({ "type": "say", "text": "hello" }))?,
-        Verdict::Stop
-    );
+    assert_eq!(alice.says_json(&json!({ "type": "say", "text": "hello" }))?, Verdict::Stop);
     let hello = [json!({
         "type": "message", "id": "…", "user": "alice", "room": "blue", "text": "hello", "at": gateway.now(),
     })];
@@ -134,18 +124,12 @@ fn tabs_of_a_user_count_once() -> Result {
     first.leaves();
     assert_eq!(alice.received().len(), 0);
     alice.says_json(&json!({ "type": "who" }))?;
-    assert_eq!(
-        alice.received_json(),
-        [json!({ "type": "members", "members": ["alice", "bob"] })]
-    );
+    assert_eq!(alice.received_json(), [json!({ "type": "members", "members": ["alice", "bob"] })]);
 
     second.vanishes();
     assert_eq!(alice.received_json(), [json!({ "type": "left", "user": "bob" })]);
     alice.says_json(&json!({ "type": "who" }))?;
-    assert_eq!(
-        alice.received_json(),
-        [json!({ "type": "members", "members": ["alice"] })]
-    );
+    assert_eq!(alice.received_json(), [json!({ "type": "members", "members": ["alice"] })]);
     Ok(())
 }
 
@@ -161,10 +145,7 @@ fn direct_messages_reach_both_users_and_nobody_else() -> Result {
     alice.says_json(&json!({ "type": "direct", "to": "bob", "text": "psst" }))?;
     let at = gateway.now();
     let copy = [json!({ "type": "direct", "user": "alice", "to": "bob", "text": "psst", "at": at })];
-    assert_eq!(
-        bob.received_json(),
-        [json!({ "type": "direct", "user": "alice", "text": "psst", "at": at })]
-    );
+    assert_eq!(bob.received_json(), [json!({ "type": "direct", "user": "alice", "text": "psst", "at": at })]);
     assert_eq!(alice.received_json(), copy);
     assert_eq!(tab.received_json(), copy);
     assert_eq!(carol.received().len(), 0);
@@ -219,10 +200,7 @@ fn what_cannot_be_understood_is_answered() -> Result {
     }
     alice.says(vec![1, 2, 3])?;
     assert_eq!(error_code(&alice), "text_only");
-    assert!(
-        gateway.published().iter().all(|published| !published.kept),
-        "only that alice has joined"
-    );
+    assert!(gateway.published().iter().all(|published| !published.kept), "only that alice has joined");
 
     // Characters count, not bytes.
     alice.says_json(&json!({ "type": "say", "text": "äöüßé" }))?;
@@ -265,14 +243,7 @@ fn a_room_whose_name_is_no_topic_is_not_entered() -> Result {
 
 #[test]
 fn without_history_there_is_none_to_read() -> Result {
-    let gateway = Gateway::<Chat>::new().topic(
-        "*",
-        Topic {
-            history: 0,
-            ttl: None,
-            presence: true,
-        },
-    );
+    let gateway = Gateway::<Chat>::new().topic("*", Topic { history: 0, ttl: None, presence: true });
     let alice = knock(&gateway, "alice", "blue").open()?;
     assert_eq!(alice.received_json()[0]["history"], json!([]));
     Ok(())
@@ -281,38 +252,12 @@ fn without_history_there_is_none_to_read() -> Result {
 #[test]
 fn the_operator_is_told_what_is_missing() {
     let error = |gateway: &Gateway<Chat>| knock(gateway, "alice", "blue").open().unwrap_err();
-    assert!(
-        error(&chat().grants(Grants::none()))
-            .message()
-            .contains("the history: room:blue: denied")
-    );
-    let topic = Topic {
-        history: 1,
-        ttl: None,
-        presence: false,
-    };
+    assert!(error(&chat().grants(Grants::none())).message().contains("the history: room:blue: denied"));
+    let topic = Topic { history: 1, ttl: None, presence: false };
     let message = error(&Gateway::new().topic("*", topic));
-    assert!(
-        message.message().contains("the presence: room:blue: unsupported"),
-        "{message:?}"
-    );
-    assert!(
-        chat()
-            .connect()
-            .user("alice")
-            .open()
-            .unwrap_err()
-            .message()
-            .contains("`{room}`")
-    );
-    assert!(
-        chat()
-            .config(json!({ "max_txt": 1 }))
-            .start()
-            .unwrap_err()
-            .message()
-            .contains("max_txt")
-    );
+    assert!(message.message().contains("the presence: room:blue: unsupported"), "{message:?}");
+    assert!(chat().connect().user("alice").open().unwrap_err().message().contains("`{room}`"));
+    assert!(chat().config(json!({ "max_txt": 1 })).start().unwrap_err().message().contains("max_txt"));
 }
 
 #[test]

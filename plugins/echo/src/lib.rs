@@ -26,10 +26,7 @@ mod tests {
         assert_eq!(client.says("héllo")?, Verdict::Stop);
         client.says(vec![0, 255])?;
         client.says("")?;
-        assert_eq!(
-            client.received(),
-            [Message::from("héllo"), Message::from(vec![0, 255]), Message::from("")]
-        );
+        assert_eq!(client.received(), [Message::from("héllo"), Message::from(vec![0, 255]), Message::from("")]);
         Ok(())
     }
 

@@ -84,24 +84,8 @@ mod tests {
     #[test]
     fn another_route_and_a_missing_grant_are_errors() -> Result {
         let gateway = Gateway::<Fanout>::new().grants(Grants::none());
-        assert!(
-            gateway
-                .connect()
-                .route("news")
-                .open()
-                .unwrap_err()
-                .message()
-                .contains("`news`")
-        );
-        assert!(
-            gateway
-                .connect()
-                .route("sub")
-                .open()
-                .unwrap_err()
-                .message()
-                .contains("denied")
-        );
+        assert!(gateway.connect().route("news").open().unwrap_err().message().contains("`news`"));
+        assert!(gateway.connect().route("sub").open().unwrap_err().message().contains("denied"));
         let publisher = gateway.connect().route("pub").open()?;
         assert!(publisher.says("hello").unwrap_err().message().contains("denied"));
         Ok(())

@@ -45,11 +45,7 @@ impl Policy {
         date(claims, "iat")?;
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
-        Ok(Identity {
-            user: self.user(claims)?,
-            attributes: self.attributes(claims)?,
-            expiry,
-        })
+        Ok(Identity { user: self.user(claims)?, attributes: self.attributes(claims)?, expiry })
     }
 
     /// The leeway forgives a clock that is ahead, as long as somebody comes in; a session that is in ends with its
@@ -75,11 +71,7 @@ impl Policy {
     }
 
     fn check_audience(&self, claims: &Object) -> Result<(), Rejection> {
-        let ours = |audience: &Value| {
-            audience
-                .as_str()
-                .is_some_and(|name| self.audience.iter().any(|own| own == name))
-        };
+        let ours = |audience: &Value| audience.as_str().is_some_and(|name| self.audience.iter().any(|own| own == name));
         let accepted = match claims.get("aud") {
             None => self.audience.is_empty(),
             Some(Value::Array(audiences)) => audiences.iter().any(ours),
@@ -126,11 +118,7 @@ fn date(claims: &Object, name: &str) -> Result<Option<u64>, Rejection> {
     };
     let malformed = Rejection::Malformed("A date of the token (exp, nbf or iat) is not a Unix time in seconds");
     if let Some(seconds) = value.as_u64() {
-        return if seconds <= LAST_DATE {
-            Ok(Some(seconds * 1000))
-        } else {
-            Err(malformed)
-        };
+        return if seconds <= LAST_DATE { Ok(Some(seconds * 1000)) } else { Err(malformed) };
     }
     match value.as_f64() {
         Some(seconds) if (0.0..=LAST_DATE as f64).contains(&seconds) => Ok(Some((seconds * 1000.0) as u64)),

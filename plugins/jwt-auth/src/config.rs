@@ -30,26 +30,19 @@ impl Config {
         let mut fields = Fields::new(String::new(), table);
         let keys = keys(&mut fields)?;
         let policy = policy(&mut fields)?;
-        let types = fields
-            .texts("types")?
-            .unwrap_or_else(|| vec!["jwt".to_owned(), "at+jwt".to_owned()]);
+        let types = fields.texts("types")?.unwrap_or_else(|| vec!["jwt".to_owned(), "at+jwt".to_owned()]);
         let types = types.iter().map(|typ| media_type(typ)).collect();
         let sources = sources(&mut fields)?;
         let optional = fields.flag("optional", false)?;
         fields.finish()?;
-        Ok(Self {
-            verifier: Verifier { keys, types, policy },
-            sources,
-            optional,
-        })
+        Ok(Self { verifier: Verifier { keys, types, policy }, sources, optional })
     }
 }
 
 fn keys(fields: &mut Fields) -> Result<KeySet, String> {
     let mut keys = KeySet::default();
     if let Some((name, material)) = secret(fields)? {
-        keys.add(Key { kid: None, material })
-            .map_err(|error| fields.error(name, error))?;
+        keys.add(Key { kid: None, material }).map_err(|error| fields.error(name, error))?;
     }
     for mut entry in fields.tables("keys")? {
         let (name, key) = key(&mut entry)?;
@@ -61,19 +54,16 @@ fn keys(fields: &mut Fields) -> Result<KeySet, String> {
     }
     let allowed = algorithms(fields)?;
     if keys.is_empty() {
-        return Err(
-            "no key is configured, so no token could be verified: set `secret` for HS256, `keys` for public \
+        return Err("no key is configured, so no token could be verified: set `secret` for HS256, `keys` for public \
              keys as PEM, or `jwks` for the key set of an identity provider"
-                .to_owned(),
-        );
+            .to_owned());
     }
     if let Some(allowed) = allowed {
         keys.retain(&allowed);
         if keys.is_empty() {
-            return Err(fields.error(
-                "algorithms",
-                "allows none of the configured keys; take the line out to allow all",
-            ));
+            return Err(
+                fields.error("algorithms", "allows none of the configured keys; take the line out to allow all")
+            );
         }
     }
     Ok(keys)
@@ -103,24 +93,17 @@ fn key(entry: &mut Fields) -> Result<(&'static str, Key), String> {
     }
     let algorithm = match entry.text("alg")? {
         None => {
-            return Err(entry.error(
-                "alg",
-                format!("is missing; write what the key is for: {}", Algorithm::NAMES),
-            ));
+            return Err(entry.error("alg", format!("is missing; write what the key is for: {}", Algorithm::NAMES)));
         }
         Some(name) => algorithm(&name).map_err(|error| entry.error("alg", error))?,
     };
     let (name, material) = match (entry.text("pem")?, secret(entry)?) {
-        (Some(pem), None) => (
-            "pem",
-            Material::pem(algorithm, &pem).map_err(|error| entry.error("pem", error))?,
-        ),
+        (Some(pem), None) => ("pem", Material::pem(algorithm, &pem).map_err(|error| entry.error("pem", error))?),
         (None, Some((name, material))) if algorithm == Algorithm::Hs256 => (name, material),
         (None, Some((name, _))) => {
-            return Err(entry.error(
-                name,
-                format!("is for HS256, and `alg` is {}: set `pem` instead", algorithm.name()),
-            ));
+            return Err(
+                entry.error(name, format!("is for HS256, and `alg` is {}: set `pem` instead", algorithm.name()))
+            );
         }
         (Some(_), Some((name, _))) => return Err(entry.error("pem", format!("and `{name}` are both set; keep one"))),
         (None, None) if algorithm == Algorithm::Hs256 => {
@@ -159,25 +142,12 @@ fn policy(fields: &mut Fields) -> Result<Policy, String> {
     let user_claim = fields.text("user_claim")?.unwrap_or_else(|| "sub".to_owned());
     let attributes = fields.texts("attributes")?.unwrap_or_default();
     if let Some(name) = attributes.iter().find(|name| name.len() > 64) {
-        return Err(fields.error(
-            "attributes",
-            format!("names {name:?}, and attributes have names of up to 64 bytes"),
-        ));
+        return Err(fields.error("attributes", format!("names {name:?}, and attributes have names of up to 64 bytes")));
     }
     if attributes.len() > 64 {
-        return Err(fields.error(
-            "attributes",
-            "names more than the 64 attributes that a session can have",
-        ));
+        return Err(fields.error("attributes", "names more than the 64 attributes that a session can have"));
     }
-    Ok(Policy {
-        audience,
-        issuer,
-        leeway: leeway * 1000,
-        require_expiry,
-        user_claim,
-        attributes,
-    })
+    Ok(Policy { audience, issuer, leeway: leeway * 1000, require_expiry, user_claim, attributes })
 }
 
 fn sources(fields: &mut Fields) -> Result<Sources, String> {

@@ -12,11 +12,7 @@ pub(crate) struct Fields {
 
 impl Fields {
     pub(crate) fn new(prefix: String, table: Map<String, Value>) -> Self {
-        Self {
-            prefix,
-            left: table,
-            asked: Vec::new(),
-        }
+        Self { prefix, left: table, asked: Vec::new() }
     }
 
     /// An error about this field.
@@ -76,10 +72,7 @@ impl Fields {
         };
         let table = |(index, value): (usize, Value)| match value {
             Value::Object(table) => Ok(Self::new(format!("{}{name}[{index}].", self.prefix), table)),
-            other => Err(self.error(
-                &format!("{name}[{index}]"),
-                format!("is {} and must be a table", kind(&other)),
-            )),
+            other => Err(self.error(&format!("{name}[{index}]"), format!("is {} and must be a table", kind(&other)))),
         };
         values.into_iter().enumerate().map(table).collect()
     }

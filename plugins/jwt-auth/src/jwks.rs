@@ -23,11 +23,7 @@ pub(crate) fn read(text: &str, keys: &mut KeySet) -> Result<(), String> {
             return Err(at("is not an object".to_owned()));
         };
         if let Some(material) = material(entry).map_err(at)? {
-            keys.add(Key {
-                kid: text_of(entry, "kid").map_err(at)?.map(str::to_owned),
-                material,
-            })
-            .map_err(at)?;
+            keys.add(Key { kid: text_of(entry, "kid").map_err(at)?.map(str::to_owned), material }).map_err(at)?;
             used += 1;
         }
     }
@@ -102,7 +98,5 @@ fn bytes(entry: &Object, name: &str) -> Result<Vec<u8>, String> {
 fn exactly<const N: usize>(entry: &Object, name: &str) -> Result<[u8; N], String> {
     let bytes = bytes(entry, name)?;
     let length = bytes.len();
-    bytes
-        .try_into()
-        .map_err(|_| format!("has a `{name}` of {length} bytes where {N} are needed"))
+    bytes.try_into().map_err(|_| format!("has a `{name}` of {length} bytes where {N} are needed"))
 }

@@ -65,11 +65,9 @@ impl Material {
     /// A shared secret. RFC 7518, section 3.2, asks for as many bits as the hash has.
     pub(crate) fn secret(secret: &[u8]) -> Result<Self, String> {
         if secret.trim_ascii_start().starts_with(b"-----BEGIN") {
-            return Err(
-                "holds a PEM key, which is no shared secret: whoever has the public key could sign tokens; \
+            return Err("holds a PEM key, which is no shared secret: whoever has the public key could sign tokens; \
                  put it into `keys` as `pem`, with its `alg`"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         if secret.len() < 32 {
             return Err(format!(
@@ -85,9 +83,7 @@ impl Material {
     pub(crate) fn rsa(key: rsa::RsaPublicKey) -> Result<Self, String> {
         let bits = key.n().bits();
         if bits < 2048 {
-            return Err(format!(
-                "is an RSA key of {bits} bits, which is too weak: use 2048 to 4096"
-            ));
+            return Err(format!("is an RSA key of {bits} bits, which is too weak: use 2048 to 4096"));
         }
         if *key.e() < rsa::BigUint::from(65537_u32) {
             return Err("is an RSA key with a public exponent below 65537, which is too weak".to_owned());
@@ -113,11 +109,9 @@ impl Material {
             )
         };
         match algorithm {
-            Algorithm::Hs256 => Err(
-                "is a public key, and HS256 needs a shared secret: set `secret` in its place, or \
+            Algorithm::Hs256 => Err("is a public key, and HS256 needs a shared secret: set `secret` in its place, or \
                  `alg` to what the key is for"
-                    .to_owned(),
-            ),
+                .to_owned()),
             Algorithm::Rs256 => {
                 use rsa::pkcs8::DecodePublicKey;
                 Self::rsa(
@@ -184,20 +178,12 @@ pub(crate) struct KeySet {
 impl KeySet {
     pub(crate) fn add(&mut self, key: Key) -> Result<(), String> {
         if self.keys.len() == MAX_KEYS {
-            return Err(format!(
-                "is one key too many: {MAX_KEYS} is the limit, so take out old ones"
-            ));
+            return Err(format!("is one key too many: {MAX_KEYS} is the limit, so take out old ones"));
         }
         if let Some(kid) = &key.kid
-            && self
-                .keys
-                .iter()
-                .any(|other| other.kid == key.kid && other.algorithm() == key.algorithm())
+            && self.keys.iter().any(|other| other.kid == key.kid && other.algorithm() == key.algorithm())
         {
-            return Err(format!(
-                "is the second {} key named {kid:?}: give each its own `kid`",
-                key.algorithm().name()
-            ));
+            return Err(format!("is the second {} key named {kid:?}: give each its own `kid`", key.algorithm().name()));
         }
         self.keys.push(key);
         Ok(())
@@ -231,10 +217,7 @@ impl KeySet {
             return Err(Rejection::UnnamedKey);
         }
         let signed = token.signed.as_bytes();
-        match candidates
-            .iter()
-            .any(|key| key.material.verifies(signed, &token.signature))
-        {
+        match candidates.iter().any(|key| key.material.verifies(signed, &token.signature)) {
             true => Ok(()),
             false => Err(Rejection::Signature),
         }
@@ -249,36 +232,29 @@ impl Key {
 
 /// The DER inside `-----BEGIN PUBLIC KEY-----`.
 fn spki(pem: &str) -> Result<Vec<u8>, String> {
-    let label = pem
-        .split_once("-----BEGIN ")
-        .and_then(|(_, rest)| rest.split_once("-----"));
+    let label = pem.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----"));
     let (label, rest) = label.ok_or("is not PEM: it starts with -----BEGIN PUBLIC KEY-----")?;
     match label {
         "PUBLIC KEY" => {}
         label if label.ends_with("PRIVATE KEY") => {
-            return Err(
-                "holds a private key, which has no business here: give the public one, which \
+            return Err("holds a private key, which has no business here: give the public one, which \
                  `openssl pkey -in FILE -pubout` writes"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         "RSA PUBLIC KEY" => {
-            return Err(
-                "is an RSA key in the older PKCS#1 form: `openssl rsa -RSAPublicKey_in -in FILE -pubout` \
+            return Err("is an RSA key in the older PKCS#1 form: `openssl rsa -RSAPublicKey_in -in FILE -pubout` \
                  turns it into what is read here"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         "CERTIFICATE" => {
             return Err(
-                "is a certificate: `openssl x509 -in FILE -noout -pubkey` takes the public key out of it".to_owned(),
+                "is a certificate: `openssl x509 -in FILE -noout -pubkey` takes the public key out of it".to_owned()
             );
         }
         _ => return Err("is not a public key: it starts with -----BEGIN PUBLIC KEY-----".to_owned()),
     }
-    let (body, after) = rest
-        .split_once("-----END PUBLIC KEY-----")
-        .ok_or("is cut off: it ends with -----END PUBLIC KEY-----")?;
+    let (body, after) =
+        rest.split_once("-----END PUBLIC KEY-----").ok_or("is cut off: it ends with -----END PUBLIC KEY-----")?;
     if after.contains("-----BEGIN ") {
         return Err("holds more than one key: give each an entry of its own in `keys`".to_owned());
     }

@@ -34,9 +34,7 @@ tidegate_sdk::export!(JwtAuth: init, authenticate);
 
 impl Plugin for JwtAuth {
     fn init() -> Result<Self> {
-        Ok(Self {
-            config: Config::read(&tidegate_sdk::config::json())?,
-        })
+        Ok(Self { config: Config::read(&tidegate_sdk::config::json())? })
     }
 
     fn authenticate(&self, session: Session) -> Result<Decision> {
@@ -57,14 +55,10 @@ impl JwtAuth {
     fn admit(&self, session: Session, source: Source, identity: Identity) -> Result<Decision> {
         if source == Source::Subprotocol {
             // A browser gives up a connection on which none of its subprotocols was selected.
-            session
-                .select_subprotocol(&self.config.sources.subprotocol)
-                .context("subprotocol")?;
+            session.select_subprotocol(&self.config.sources.subprotocol).context("subprotocol")?;
         }
         for (name, value) in &identity.attributes {
-            session
-                .set_attribute(name, value)
-                .context(format_args!("attribute `{name}`"))?;
+            session.set_attribute(name, value).context(format_args!("attribute `{name}`"))?;
         }
         if identity.expiry.is_some() {
             session.set_expiry(identity.expiry);
@@ -78,18 +72,11 @@ fn reject(session: Session, rejection: Rejection) -> Result<Decision> {
     let (status, code) = rejection.answer();
     let text = rejection.text();
     log::debug!(reason = text; "refused a token");
-    refuse(
-        session,
-        status,
-        &format!(r#"Bearer error="{code}", error_description="{text}""#),
-        text,
-    )
+    refuse(session, status, &format!(r#"Bearer error="{code}", error_description="{text}""#), text)
 }
 
 fn refuse(session: Session, status: u16, challenge: &str, text: &str) -> Result<Decision> {
-    session
-        .add_header("WWW-Authenticate", challenge)
-        .context("WWW-Authenticate")?;
+    session.add_header("WWW-Authenticate", challenge).context("WWW-Authenticate")?;
     session.set_body("text/plain; charset=utf-8", format!("{text}.\n"));
     Ok(Decision::Refuse(status))
 }

@@ -64,12 +64,7 @@ impl Sources {
         match source {
             Source::Header => {
                 let header = request.header("authorization");
-                header
-                    .as_deref()
-                    .and_then(bearer)
-                    .map(str::to_owned)
-                    .into_iter()
-                    .collect()
+                header.as_deref().and_then(bearer).map(str::to_owned).into_iter().collect()
             }
             Source::Query => form_urlencoded::parse(request.raw_query().as_bytes())
                 .filter(|(name, _)| *name == self.query_parameter)
@@ -92,17 +87,11 @@ impl Sources {
 
 /// Credentials of another scheme are none of ours: a proxy in front may have asked for them.
 fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization
-        .trim()
-        .split_once(' ')
-        .unwrap_or((authorization.trim(), ""));
+    let (scheme, token) = authorization.trim().split_once(' ').unwrap_or((authorization.trim(), ""));
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The pairs of a `Cookie` header. Several such headers are joined with `; ` or, by an older client, with a comma.
 fn cookies(header: &str) -> impl Iterator<Item = (&str, &str)> {
-    header
-        .split([';', ','])
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.trim(), value.trim()))
+    header.split([';', ',']).filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.trim(), value.trim()))
 }

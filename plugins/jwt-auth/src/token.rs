@@ -34,16 +34,13 @@ impl<'a> Token<'a> {
             return Err(malformed);
         }
 
-        let header = decode_object(header).ok_or(Rejection::Malformed(
-            "The token's header is not base64url of one JSON object with unique names",
-        ))?;
+        let header = decode_object(header)
+            .ok_or(Rejection::Malformed("The token's header is not base64url of one JSON object with unique names"))?;
         // `none` and whatever else is not one of ours ends here, before a key is looked at.
         let algorithm = match header.get("alg").and_then(|alg| alg.as_str()) {
             Some(name) => Algorithm::of_name(name).ok_or(Rejection::Algorithm)?,
             None => {
-                return Err(Rejection::Malformed(
-                    "The token's header has no alg, or one that is not a string",
-                ));
+                return Err(Rejection::Malformed("The token's header has no alg, or one that is not a string"));
             }
         };
         if header.contains_key("crit") {
@@ -53,24 +50,15 @@ impl<'a> Token<'a> {
         let kid = optional_text(&header, "kid").ok_or(Rejection::Malformed("The token's kid is not a string"))?;
         let typ = optional_text(&header, "typ").ok_or(Rejection::Malformed("The token's typ is not a string"))?;
 
-        let signature = decode(signature).ok_or(Rejection::Malformed(
-            "The token's signature is not base64url without padding",
-        ))?;
-        Ok(Self {
-            algorithm,
-            kid,
-            typ,
-            signed,
-            signature,
-            payload,
-        })
+        let signature =
+            decode(signature).ok_or(Rejection::Malformed("The token's signature is not base64url without padding"))?;
+        Ok(Self { algorithm, kid, typ, signed, signature, payload })
     }
 
     /// The claims. Ask for them when the signature has been found good, not before.
     pub(crate) fn claims(&self) -> Result<Object, Rejection> {
-        decode_object(self.payload).ok_or(Rejection::Malformed(
-            "The token's payload is not base64url of one JSON object with unique names",
-        ))
+        decode_object(self.payload)
+            .ok_or(Rejection::Malformed("The token's payload is not base64url of one JSON object with unique names"))
     }
 }
 

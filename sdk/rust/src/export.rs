@@ -241,14 +241,7 @@ pub mod wasm {
                 on_presence::Event::Joined => Event::Joined,
                 on_presence::Event::Left => Event::Left,
             };
-            let change = Change {
-                topic,
-                event,
-                session_id,
-                user,
-                info,
-                sessions_of_user,
-            };
+            let change = Change { topic, event, session_id, user, info, sessions_of_user };
             P::instance(|p| p.presence(change)).map_err(Error::into_message)
         }
     }

@@ -75,10 +75,7 @@ pub fn __line(level: Level, message: fmt::Arguments<'_>) {
 
 #[doc(hidden)]
 pub fn __line_with(level: Level, fields: &[(&str, &dyn fmt::Display)], message: fmt::Arguments<'_>) {
-    let fields: Vec<_> = fields
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.to_string()))
-        .collect();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect();
     write_fields(level, &message.to_string(), &fields);
 }
 

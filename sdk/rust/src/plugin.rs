@@ -10,10 +10,7 @@ use crate::{Decision, Error, Message, Publication, Result, Session, Verdict, pre
 ///
 /// A hook's error is a sentence for the log and the operator. The event has failed then and none of its effects is
 /// applied, but the instance lives on.
-#[allow(
-    unused_variables,
-    reason = "the defaults use none, and the names are the documentation"
-)]
+#[allow(unused_variables, reason = "the defaults use none, and the names are the documentation")]
 pub trait Plugin: Sized + 'static {
     /// Get ready to serve: called on each new instance, before its first event. When the first instance of a generation
     /// answers an error, the generation is not used and the former one goes on. No effects, no session.

@@ -68,10 +68,7 @@ pub enum Event {
 /// # Errors
 /// `Denied`, `Unsupported`: the topic has no presence, `Unavailable`.
 pub fn count(topic: &str) -> Result<Counts, Refusal> {
-    host::presence::count(topic).map(|counts| Counts {
-        sessions: counts.sessions,
-        users: counts.users,
-    })
+    host::presence::count(topic).map(|counts| Counts { sessions: counts.sessions, users: counts.users })
 }
 
 /// Who is on the topic, up to `limit`, at most 1,000, in no order.
@@ -80,14 +77,7 @@ pub fn count(topic: &str) -> Result<Counts, Refusal> {
 /// As of [`count`].
 pub fn members(topic: &str, limit: u32) -> Result<Vec<Member>, Refusal> {
     let members = host::presence::members(topic, limit)?;
-    Ok(members
-        .into_iter()
-        .map(|m| Member {
-            session_id: m.session_id,
-            user: m.user,
-            info: m.info,
-        })
-        .collect())
+    Ok(members.into_iter().map(|m| Member { session_id: m.session_id, user: m.user, info: m.info }).collect())
 }
 
 /// Whether the user is on the topic, with any session.

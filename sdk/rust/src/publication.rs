@@ -14,10 +14,7 @@ pub struct Publication {
 
 impl Publication {
     pub(crate) fn new(handle: u64) -> Self {
-        Self {
-            handle,
-            call: PhantomData,
-        }
+        Self { handle, call: PhantomData }
     }
 
     /// The topic that it is on.

@@ -24,10 +24,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(handle: u64) -> Self {
-        Self {
-            handle,
-            call: PhantomData,
-        }
+        Self { handle, call: PhantomData }
     }
 
     /// Names the session cluster-wide: 1 to 64 bytes of letters, digits, `-` and `_`. Not a secret, not an authority.

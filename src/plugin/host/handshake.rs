@@ -51,10 +51,7 @@ impl wit::handshake::Host for State {
 
     fn headers(&mut self, session: u64) -> Result<Vec<(String, String)>> {
         let headers = self.session(session)?.handshake.headers();
-        Ok(headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect())
+        Ok(headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
     }
 
     fn cookie(&mut self, session: u64, name: String) -> Result<Option<String>> {
@@ -116,14 +113,8 @@ impl wit::handshake::Host for State {
 
 /// Headers that frame the response: two answers to one of them would be two responses.
 fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 6] = [
-        "connection",
-        "upgrade",
-        "content-length",
-        "transfer-encoding",
-        "content-type",
-        "trailer",
-    ];
+    const RESERVED: [&str; 6] =
+        ["connection", "upgrade", "content-length", "transfer-encoding", "content-type", "trailer"];
     let name = name.to_ascii_lowercase();
     RESERVED.contains(&&*name) || name.starts_with("sec-websocket-")
 }

@@ -26,10 +26,7 @@ impl wit::history::Host for State {
         if node.rules.of(&topic).retention.size == 0 {
             return Ok(Err(Refusal::Unsupported));
         }
-        let since = since.map(|since| Position {
-            epoch: since.epoch,
-            offset: since.offset,
-        });
+        let since = since.map(|since| Position { epoch: since.epoch, offset: since.offset });
         let Ok(page) = node.hub.history(&name, since, limit.min(PAGE) as usize) else {
             return Ok(Err(Refusal::TooMany));
         };
@@ -42,10 +39,7 @@ impl wit::history::Host for State {
         event.publications.extend(page.publications);
         Ok(Ok(Page {
             publications: handles,
-            position: WitPosition {
-                epoch: page.position.epoch,
-                offset: page.position.offset,
-            },
+            position: WitPosition { epoch: page.position.epoch, offset: page.position.offset },
             complete: page.complete,
         }))
     }

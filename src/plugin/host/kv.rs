@@ -27,28 +27,18 @@ fn refusal(error: KvError) -> Refusal {
 }
 
 fn sized(value: &[u8]) -> Result<(), Refusal> {
-    if value.len() > VALUE_MAX {
-        Err(Refusal::TooLarge)
-    } else {
-        Ok(())
-    }
+    if value.len() > VALUE_MAX { Err(Refusal::TooLarge) } else { Ok(()) }
 }
 
 impl wit::kv::Host for State {
     async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, Refusal>> {
-        Ok(self
-            .key(&key)?
-            .map(|()| self.context.node.kv.get(&key).map(|value| value.to_vec())))
+        Ok(self.key(&key)?.map(|()| self.context.node.kv.get(&key).map(|value| value.to_vec())))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl: u64) -> Result<Result<(), Refusal>> {
         Ok(self.key(&key)?.and_then(|()| {
             sized(&value)?;
-            self.context
-                .node
-                .kv
-                .set(&key, value.into(), Duration::from_millis(ttl))
-                .map_err(refusal)
+            self.context.node.kv.set(&key, value.into(), Duration::from_millis(ttl)).map_err(refusal)
         }))
     }
 
@@ -57,13 +47,9 @@ impl wit::kv::Host for State {
     }
 
     async fn increment(&mut self, key: String, by: i64, ttl: u64) -> Result<Result<i64, Refusal>> {
-        Ok(self.key(&key)?.and_then(|()| {
-            self.context
-                .node
-                .kv
-                .increment(&key, by, Duration::from_millis(ttl))
-                .map_err(refusal)
-        }))
+        Ok(self
+            .key(&key)?
+            .and_then(|()| self.context.node.kv.increment(&key, by, Duration::from_millis(ttl)).map_err(refusal)))
     }
 
     async fn compare_and_set(
@@ -76,11 +62,7 @@ impl wit::kv::Host for State {
         Ok(self.key(&key)?.and_then(|()| {
             sized(&value)?;
             let ttl = Duration::from_millis(ttl);
-            self.context
-                .node
-                .kv
-                .compare_and_set(&key, expected.as_deref(), value.into(), ttl)
-                .map_err(refusal)
+            self.context.node.kv.compare_and_set(&key, expected.as_deref(), value.into(), ttl).map_err(refusal)
         }))
     }
 }

@@ -108,9 +108,7 @@ impl State {
 
     fn event(&mut self) -> Result<&mut Event> {
         let hook = self.hook;
-        self.event
-            .as_deref_mut()
-            .ok_or_else(|| mistake(format!("there is no event in `{}`", hook.name())))
+        self.event.as_deref_mut().ok_or_else(|| mistake(format!("there is no event in `{}`", hook.name())))
     }
 
     /// The session that the handle stands for: only that of this event is good.
@@ -191,12 +189,7 @@ impl State {
     /// Names the missing grant in the log and counts it.
     fn denied(&self, grant: &'static str, what: &str) {
         let plugin = &*self.context.name;
-        self.context
-            .node
-            .metrics
-            .denied
-            .with_label_values(&[plugin, grant])
-            .inc();
+        self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
         tracing::warn!(
             plugin,
             grant,
@@ -279,10 +272,7 @@ impl wit::types::Host for State {}
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
@@ -313,8 +303,5 @@ pub fn link_waiting(linker: &mut Linker<State>) -> Result<()> {
 pub fn waits(import: &str) -> bool {
     let interface = import.split('@').next().unwrap_or(import);
     interface.starts_with("wasi:")
-        || matches!(
-            interface,
-            "tidegate:plugin/history" | "tidegate:plugin/presence" | "tidegate:plugin/kv"
-        )
+        || matches!(interface, "tidegate:plugin/history" | "tidegate:plugin/presence" | "tidegate:plugin/kv")
 }

@@ -29,10 +29,7 @@ impl wit::presence::Host for State {
     async fn count(&mut self, topic: String) -> Result<Result<Counts, Refusal>> {
         Ok(self.presence_of(&topic)?.map(|()| {
             let counts = self.context.node.presence.counts(&topic);
-            Counts {
-                sessions: counts.sessions,
-                users: counts.users,
-            }
+            Counts { sessions: counts.sessions, users: counts.users }
         }))
     }
 
@@ -49,8 +46,6 @@ impl wit::presence::Host for State {
     }
 
     async fn has_user(&mut self, topic: String, user: String) -> Result<Result<bool, Refusal>> {
-        Ok(self
-            .presence_of(&topic)?
-            .map(|()| self.context.node.presence.has_user(&topic, &user)))
+        Ok(self.presence_of(&topic)?.map(|()| self.context.node.presence.has_user(&topic, &user)))
     }
 }

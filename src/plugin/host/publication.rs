@@ -28,10 +28,7 @@ impl wit::publication::Host for State {
 
     fn history_position(&mut self, publication: u64) -> Result<Option<Position>> {
         let position = self.publication(publication)?.position;
-        Ok(position.map(|position| Position {
-            epoch: position.epoch,
-            offset: position.offset,
-        }))
+        Ok(position.map(|position| Position { epoch: position.epoch, offset: position.offset }))
     }
 
     fn time(&mut self, publication: u64) -> Result<u64> {
@@ -44,9 +41,6 @@ impl wit::publication::Host for State {
 
     fn metadata(&mut self, publication: u64, name: String) -> Result<Option<String>> {
         let metadata = &self.publication(publication)?.metadata;
-        Ok(metadata
-            .iter()
-            .find(|(known, _)| **known == *name)
-            .map(|(_, value)| value.to_string()))
+        Ok(metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.to_string()))
     }
 }

@@ -54,11 +54,7 @@ impl wit::session::Host for State {
     }
 
     fn topics(&mut self, session: u64) -> Result<Vec<String>> {
-        Ok(self
-            .topics_now(session)?
-            .iter()
-            .map(|topic| topic.as_str().to_owned())
-            .collect())
+        Ok(self.topics_now(session)?.iter().map(|topic| topic.as_str().to_owned()).collect())
     }
 
     fn send(&mut self, session: u64, message: Message) -> Result<u32> {
@@ -116,10 +112,7 @@ impl wit::session::Host for State {
     fn subscribe(&mut self, session: u64, topic: String) -> Result<Result<u32, Refusal>> {
         self.session(session)?;
         if matches!(self.hook, Hook::Authenticate | Hook::Closed) {
-            return Err(mistake(format!(
-                "`{}` cannot subscribe: the session is not open",
-                self.hook.name()
-            )));
+            return Err(mistake(format!("`{}` cannot subscribe: the session is not open", self.hook.name())));
         }
         let topic = match topic_name(&topic) {
             Ok(topic) => topic,
@@ -133,15 +126,7 @@ impl wit::session::Host for State {
         if topics.len() >= limit && !topics.contains(&topic) {
             return Ok(Err(Refusal::TooMany));
         }
-        self.act(
-            Effect::Subscribe(Subscribe {
-                topic,
-                presence: None,
-                since: None,
-            }),
-            0,
-        )
-        .map(Ok)
+        self.act(Effect::Subscribe(Subscribe { topic, presence: None, since: None }), 0).map(Ok)
     }
 
     fn with_presence(&mut self, effect: u32, info: String) -> Result<Result<(), Refusal>> {
@@ -158,10 +143,7 @@ impl wit::session::Host for State {
     }
 
     fn with_recovery(&mut self, effect: u32, since: WitPosition) -> Result<()> {
-        self.subscribe_effect(effect)?.since = Some(Position {
-            epoch: since.epoch,
-            offset: since.offset,
-        });
+        self.subscribe_effect(effect)?.since = Some(Position { epoch: since.epoch, offset: since.offset });
         Ok(())
     }
 
@@ -186,43 +168,21 @@ impl wit::session::Host for State {
         }
         let plugin = self.context.name.clone();
         let state = self.session(session)?;
-        let known = state
-            .timers
-            .iter()
-            .any(|timer| timer.plugin == plugin && *timer.name == *name);
+        let known = state.timers.iter().any(|timer| timer.plugin == plugin && *timer.name == *name);
         let running = state.timers.len();
-        let asked = self
-            .event()?
-            .effects
-            .list
-            .iter()
-            .filter(|effect| matches!(effect, Effect::SetTimer { .. }))
-            .count();
+        let asked =
+            self.event()?.effects.list.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
         if !known && running + asked >= TIMERS {
             return Ok(Err(Refusal::TooMany));
         }
-        self.act(
-            Effect::SetTimer {
-                plugin,
-                name: name.into(),
-                after,
-            },
-            0,
-        )?;
+        self.act(Effect::SetTimer { plugin, name: name.into(), after }, 0)?;
         Ok(Ok(()))
     }
 
     fn cancel_timer(&mut self, session: u64, name: String) -> Result<()> {
         self.session(session)?;
         let plugin = self.context.name.clone();
-        self.act(
-            Effect::CancelTimer {
-                plugin,
-                name: name.into(),
-            },
-            0,
-        )
-        .map(drop)
+        self.act(Effect::CancelTimer { plugin, name: name.into() }, 0).map(drop)
     }
 }
 

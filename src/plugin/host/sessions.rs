@@ -12,10 +12,7 @@ impl State {
         let Some(session) = SessionId::parse(id) else {
             return Ok(Err(Refusal::Invalid));
         };
-        if self
-            .granted_flag(self.context.granted.sessions, "sessions", id)
-            .is_none()
-        {
+        if self.granted_flag(self.context.granted.sessions, "sessions", id).is_none() {
             return Ok(Err(Refusal::Denied));
         }
         self.act_remotely(|remote| Effect::ToSession(session, remote), remote)

@@ -189,21 +189,12 @@ impl Decoder {
         if !is_control && len > (limit - before.min(limit)) as u64 {
             return Err(Violation::TooBig(limit));
         }
-        let Some(mask) = bytes
-            .get(head..head + 4)
-            .and_then(|mask| <[u8; 4]>::try_from(mask).ok())
-        else {
+        let Some(mask) = bytes.get(head..head + 4).and_then(|mask| <[u8; 4]>::try_from(mask).ok()) else {
             return Ok(None);
         };
         head += 4;
         // It fits: it is not over the limit, which is a usize.
-        Ok(Some(Header {
-            fin,
-            opcode,
-            mask,
-            head,
-            len: len as usize,
-        }))
+        Ok(Some(Header { fin, opcode, mask, head, len: len as usize }))
     }
 
     fn frame(
@@ -220,13 +211,9 @@ impl Decoder {
             (opcode::CLOSE, _) => Ok(on(Frame::Close(close(payload)?))),
             (opcode, fin) => {
                 let is_text = opcode == opcode::TEXT;
-                let fragments = self.fragments.get_or_insert_with(|| {
-                    Box::new(Fragments {
-                        text: is_text,
-                        payload: Vec::new(),
-                        checked: 0,
-                    })
-                });
+                let fragments = self
+                    .fragments
+                    .get_or_insert_with(|| Box::new(Fragments { text: is_text, payload: Vec::new(), checked: 0 }));
                 fragments.add(payload, fin)?;
                 if !fin {
                     return Ok(Flow::Next);
@@ -267,10 +254,7 @@ fn text(payload: &[u8]) -> Result<&str, Violation> {
 
 fn close(payload: &[u8]) -> Result<Close, Violation> {
     match payload {
-        [] => Ok(Close {
-            code: Close::NO_CODE,
-            reason: "".into(),
-        }),
+        [] => Ok(Close { code: Close::NO_CODE, reason: "".into() }),
         [_] => Err(Violation::BadClose),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
@@ -278,10 +262,7 @@ fn close(payload: &[u8]) -> Result<Close, Violation> {
             if !Close::may_send(code) && !matches!(code, 1002 | 1010) {
                 return Err(Violation::BadClose);
             }
-            Ok(Close {
-                code,
-                reason: text(reason)?.into(),
-            })
+            Ok(Close { code, reason: text(reason)?.into() })
         }
     }
 }
@@ -366,38 +347,18 @@ mod tests {
             (frame(0x09, b"x"), Violation::FragmentedControl, 1002),
             (frame(0x89, &[0; 126]), Violation::LongControl, 1002),
             (frame(0x80, b"x"), Violation::StrayContinuation, 1002),
-            (
-                [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
-                Violation::Interleaved,
-                1002,
-            ),
+            ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), Violation::Interleaved, 1002),
             (vec![0x82, 0x80 | 126, 0, 5], Violation::OverlongLength, 1002),
             (frame(0x88, &[3]), Violation::BadClose, 1002),
             (frame(0x88, &1005u16.to_be_bytes()), Violation::BadClose, 1002),
             (frame(0x88, &2999u16.to_be_bytes()), Violation::BadClose, 1002),
             (frame(0x88, &[3, 232, 0xff]), Violation::NotUtf8, 1007),
             (frame(0x81, &[0xff]), Violation::NotUtf8, 1007),
-            (
-                [frame(0x01, &[0xe2, 0x98]), frame(0x80, b"x")].concat(),
-                Violation::NotUtf8,
-                1007,
-            ),
+            ([frame(0x01, &[0xe2, 0x98]), frame(0x80, b"x")].concat(), Violation::NotUtf8, 1007),
             (frame(0x01, &[0xff]), Violation::NotUtf8, 1007),
-            (
-                frame(0x82, &[0; LIMIT + 1])[..4].to_vec(),
-                Violation::TooBig(LIMIT),
-                1009,
-            ),
-            (
-                [frame(0x02, &[0; LIMIT]), frame(0x80, b"x")].concat(),
-                Violation::TooBig(LIMIT),
-                1009,
-            ),
-            (
-                vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
-                Violation::TooBig(LIMIT),
-                1009,
-            ),
+            (frame(0x82, &[0; LIMIT + 1])[..4].to_vec(), Violation::TooBig(LIMIT), 1009),
+            ([frame(0x02, &[0; LIMIT]), frame(0x80, b"x")].concat(), Violation::TooBig(LIMIT), 1009),
+            (vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], Violation::TooBig(LIMIT), 1009),
         ];
         for (bytes, violation, code) in cases {
             assert_eq!(fed(&bytes, bytes.len()), Err(violation), "{bytes:?}");

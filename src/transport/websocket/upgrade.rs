@@ -21,10 +21,7 @@ pub fn check<B>(request: &Request<B>, origins: Option<&[String]>) -> Result<Stri
     let headers = request.headers();
     let refuse = |status, why| Err(Refused { status, why });
     if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
-        return refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket route: ask for an upgrade",
-        );
+        return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket route: ask for an upgrade");
     }
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return refuse(StatusCode::BAD_REQUEST, "a WebSocket handshake is a GET of HTTP/1.1");
@@ -68,12 +65,8 @@ fn is_allowed(headers: &HeaderMap, host: &str, origins: Option<&[String]>) -> bo
         return false;
     };
     match origins {
-        Some(origins) => origins
-            .iter()
-            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)),
-        None => origin
-            .split_once("://")
-            .is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)),
+        Some(origins) => origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)),
+        None => origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)),
     }
 }
 
@@ -86,9 +79,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -125,10 +116,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_refused() {
         assert_eq!(status(|request| drop(request.headers_mut().remove("host"))), 400);
-        assert_eq!(
-            status(|request| assert!(request.headers_mut().append("host", "other".parse().unwrap()))),
-            400
-        );
+        assert_eq!(status(|request| assert!(request.headers_mut().append("host", "other".parse().unwrap()))), 400);
         assert_eq!(status(|request| drop(request.headers_mut().remove("upgrade"))), 426);
         assert_eq!(status(put("connection", "close")), 426);
         assert_eq!(status(put("sec-websocket-version", "8")), 426);

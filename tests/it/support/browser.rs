@@ -70,11 +70,7 @@ impl Driver {
             // "ChromeDriver was started successfully on port 41234."
             let port = line.strip_suffix('.').and_then(|line| line.rsplit_once(" on port "));
             if let Some(port) = port.and_then(|(_, port)| port.parse().ok()) {
-                return Driver {
-                    port,
-                    _process: process,
-                    _output: output,
-                };
+                return Driver { port, _process: process, _output: output };
             }
             said.push_str(&line);
             said.push('\n');
@@ -117,11 +113,7 @@ fn find(variable: &str, names: &[&str]) -> Option<PathBuf> {
         return Some(given.into());
     }
     let path = env::var_os("PATH")?;
-    names.iter().find_map(|name| {
-        env::split_paths(&path)
-            .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
-    })
+    names.iter().find_map(|name| env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
 /// A window of the browser.
@@ -134,10 +126,7 @@ impl Page {
     /// Opens a window of its own: its session storage is shared with no other, its cookies are.
     pub(crate) async fn open(client: &Client, url: &str) -> Page {
         let window = client.new_window(false).await.unwrap().handle;
-        let page = Page {
-            client: client.clone(),
-            window,
-        };
+        let page = Page { client: client.clone(), window };
         page.look().await;
         client.goto(url).await.unwrap();
         page
@@ -146,23 +135,13 @@ impl Page {
     pub(crate) async fn click(&self, css: &str) {
         self.look().await;
         let wait = self.client.wait().at_most(PATIENCE).every(LOOK_AGAIN);
-        wait.for_element(Locator::Css(css))
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap();
+        wait.for_element(Locator::Css(css)).await.unwrap().click().await.unwrap();
     }
 
     pub(crate) async fn write(&self, css: &str, text: &str) {
         self.look().await;
         let wait = self.client.wait().at_most(PATIENCE).every(LOOK_AGAIN);
-        wait.for_element(Locator::Css(css))
-            .await
-            .unwrap()
-            .send_keys(text)
-            .await
-            .unwrap();
+        wait.for_element(Locator::Css(css)).await.unwrap().send_keys(text).await.unwrap();
     }
 
     pub(crate) async fn reload(&self) {
@@ -178,10 +157,7 @@ impl Page {
     /// The value of a JavaScript expression.
     pub(crate) async fn value(&self, expression: &str) -> Value {
         self.look().await;
-        self.client
-            .execute(&format!("return {expression}"), Vec::new())
-            .await
-            .unwrap()
+        self.client.execute(&format!("return {expression}"), Vec::new()).await.unwrap()
     }
 
     /// Waits until a JavaScript expression has this value.

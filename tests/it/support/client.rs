@@ -19,9 +19,7 @@ pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     pub(crate) async fn connect(url: &str) -> Self {
-        Self::try_connect(url, &[])
-            .await
-            .unwrap_or_else(|status| panic!("{url}: refused with {status}"))
+        Self::try_connect(url, &[]).await.unwrap_or_else(|status| panic!("{url}: refused with {status}"))
     }
 
     /// With more headers; the error is the HTTP status of a refusal.
@@ -31,10 +29,7 @@ impl Client {
             let name = tokio_tungstenite::tungstenite::http::HeaderName::try_from(*name).unwrap();
             request.headers_mut().append(name, value.parse().unwrap());
         }
-        match timeout(PATIENCE, connect_async(request))
-            .await
-            .expect("no answer to the handshake")
-        {
+        match timeout(PATIENCE, connect_async(request)).await.expect("no answer to the handshake") {
             Ok((stream, _)) => Ok(Self(stream)),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{url}: {error}"),
@@ -235,27 +230,15 @@ pub(crate) async fn request(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
-        .await
-        .expect("the answer does not end");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the answer does not end");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Status and body of a GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer = request(
-        address,
-        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
-    )
-    .await;
-    let status = answer
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_owned())
-        .unwrap_or_default();
+    let answer =
+        request(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     (status, body)
 }

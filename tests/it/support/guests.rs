@@ -23,9 +23,7 @@ pub(crate) fn chat_v2() -> PathBuf {
 
 /// A guest from tests/it/guests, by its name, with some of its text replaced.
 pub(crate) fn wat(name: &str, replace: &[(&str, &str)]) -> Vec<u8> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/it/guests")
-        .join(format!("{name}.wat"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/guests").join(format!("{name}.wat"));
     let mut text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     for (from, to) in replace {
         assert!(text.contains(from), "{name}.wat has no {from:?}");

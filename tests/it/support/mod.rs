@@ -59,15 +59,7 @@ impl Gateway {
 
     pub(crate) async fn run(directory: tempfile::TempDir) -> Self {
         let mut process = tidegate(directory.path())
-            .args([
-                "run",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-            ])
+            .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -91,18 +83,9 @@ impl Gateway {
         });
         let listening = tokio::time::timeout(PATIENCE, told).await;
         let Ok(Ok((address, admin))) = listening else {
-            panic!(
-                "the gateway does not listen; it says:\n{}",
-                log.lock().unwrap().join("\n")
-            );
+            panic!("the gateway does not listen; it says:\n{}", log.lock().unwrap().join("\n"));
         };
-        Self {
-            directory,
-            process,
-            address,
-            admin,
-            log,
-        }
+        Self { directory, process, address, admin, log }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -166,27 +149,17 @@ impl Gateway {
 
     /// Waits until the process has ended by itself.
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
-        tokio::time::timeout(PATIENCE, self.process.wait())
-            .await
-            .expect("the gateway goes on")
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the gateway goes on").unwrap()
     }
 
     /// Whether any log line has all of these texts.
     pub(crate) fn logged(&self, texts: &[&str]) -> bool {
-        self.log
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|line| texts.iter().all(|text| line.contains(text)))
+        self.log.lock().unwrap().iter().any(|line| texts.iter().all(|text| line.contains(text)))
     }
 
     /// Waits until a log line has all of these texts.
     pub(crate) async fn log_line(&self, texts: &[&str]) {
-        until(&format!("a log line with {texts:?}"), || async {
-            self.logged(texts).then_some(())
-        })
-        .await;
+        until(&format!("a log line with {texts:?}"), || async { self.logged(texts).then_some(()) }).await;
     }
 
     /// Status and body of a GET on the admin address.
@@ -201,9 +174,7 @@ impl Gateway {
             let rest = line.strip_prefix(name).unwrap_or_default();
             (rest.starts_with('{') || rest.starts_with(' ')) && rest.contains(labels)
         });
-        series
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Waits until a plugin's generation has this number.
@@ -234,7 +205,5 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask:
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking)
-        .await
-        .unwrap_or_else(|_| panic!("in vain: {what}"))
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }

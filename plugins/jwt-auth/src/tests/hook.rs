@@ -46,10 +46,7 @@ fn admitted(answer: &Answer) {
 
 fn refused(answer: &Answer, status: u16, code: &str, text: &str) {
     assert_eq!(answer.status, status, "{answer}");
-    assert_eq!(
-        header(answer, "WWW-Authenticate"),
-        format!(r#"Bearer error="{code}", error_description="{text}""#)
-    );
+    assert_eq!(header(answer, "WWW-Authenticate"), format!(r#"Bearer error="{code}", error_description="{text}""#));
     assert_eq!(body(answer), format!("{text}.\n"));
     assert!(answer.user.is_none() && answer.expiry.is_none() && answer.attributes.is_empty());
 }
@@ -58,109 +55,45 @@ fn refused(answer: &Answer, status: u16, code: &str, text: &str) {
 fn the_token_may_be_in_the_header() {
     let gateway = gateway(json!({}));
     let token = token(json!({}));
-    for value in [
-        format!("Bearer {token}"),
-        format!("bearer {token}"),
-        format!("BEARER   {token} "),
-    ] {
+    for value in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER   {token} ")] {
         admitted(&gateway.connect().header("Authorization", &value).authenticate());
     }
 }
 
 #[test]
 fn the_token_may_be_in_the_query() {
-    admitted(
-        &gateway(json!({}))
-            .connect()
-            .query("token", &token(json!({})))
-            .authenticate(),
-    );
+    admitted(&gateway(json!({})).connect().query("token", &token(json!({}))).authenticate());
     let renamed = gateway(json!({ "query_parameter": "access token" }));
-    admitted(
-        &renamed
-            .connect()
-            .query("x", "y")
-            .query("access token", &token(json!({})))
-            .authenticate(),
-    );
-    assert_eq!(
-        renamed
-            .connect()
-            .query("token", &token(json!({})))
-            .authenticate()
-            .status,
-        401
-    );
+    admitted(&renamed.connect().query("x", "y").query("access token", &token(json!({}))).authenticate());
+    assert_eq!(renamed.connect().query("token", &token(json!({}))).authenticate().status, 401);
 }
 
 #[test]
 fn the_token_may_be_in_a_cookie_where_that_is_configured() {
     let token = token(json!({}));
-    admitted(
-        &everywhere()
-            .connect()
-            .header("Cookie", &format!("a=b; token={token}; c=d"))
-            .authenticate(),
-    );
-    admitted(
-        &everywhere()
-            .connect()
-            .cookie("a", "b")
-            .cookie("token", &token)
-            .authenticate(),
-    );
+    admitted(&everywhere().connect().header("Cookie", &format!("a=b; token={token}; c=d")).authenticate());
+    admitted(&everywhere().connect().cookie("a", "b").cookie("token", &token).authenticate());
     let by_default = gateway(json!({})).connect().cookie("token", &token).authenticate();
-    assert_eq!(
-        (by_default.status, header(&by_default, "WWW-Authenticate")),
-        (401, "Bearer")
-    );
+    assert_eq!((by_default.status, header(&by_default, "WWW-Authenticate")), (401, "Bearer"));
 }
 
 #[test]
 fn the_token_may_be_a_subprotocol() {
     let gateway = gateway(json!({}));
     let token = token(json!({}));
-    let answer = gateway
-        .connect()
-        .subprotocol("bearer")
-        .subprotocol(&token)
-        .authenticate();
+    let answer = gateway.connect().subprotocol("bearer").subprotocol(&token).authenticate();
     admitted(&answer);
     assert_eq!(answer.subprotocol.as_deref(), Some("bearer"));
-    let among_others = gateway
-        .connect()
-        .subprotocol("v1")
-        .subprotocol("bearer")
-        .subprotocol(&token)
-        .subprotocol("v2");
+    let among_others = gateway.connect().subprotocol("v1").subprotocol("bearer").subprotocol(&token).subprotocol("v2");
     let answer = among_others.authenticate();
     admitted(&answer);
     assert_eq!(answer.subprotocol.as_deref(), Some("bearer"));
     // A token from elsewhere selects nothing.
-    assert_eq!(
-        gateway
-            .connect()
-            .query("token", &token)
-            .subprotocol("v1")
-            .authenticate()
-            .subprotocol,
-        None
-    );
+    assert_eq!(gateway.connect().query("token", &token).subprotocol("v1").authenticate().subprotocol, None);
     // Without the word before it, it is a subprotocol like any other.
-    assert_eq!(
-        header(
-            &gateway.connect().subprotocol(&token).authenticate(),
-            "WWW-Authenticate"
-        ),
-        "Bearer"
-    );
+    assert_eq!(header(&gateway.connect().subprotocol(&token).authenticate(), "WWW-Authenticate"), "Bearer");
     let cut_off = gateway.connect().subprotocol("bearer").authenticate();
-    refused(
-        &cut_off,
-        401,
-        "invalid_token",
-        "The token does not have the form header.payload.signature",
-    );
+    refused(&cut_off, 401, "invalid_token", "The token does not have the form header.payload.signature");
     assert_eq!(cut_off.subprotocol, None);
 }
 
@@ -168,21 +101,10 @@ fn the_token_may_be_a_subprotocol() {
 fn sources_that_are_not_allowed_are_not_read() {
     let token = token(json!({}));
     let only_header = gateway(json!({ "sources": "header" }));
-    let answer = only_header
-        .connect()
-        .query("token", &token)
-        .cookie("token", &token)
-        .subprotocol("bearer");
-    assert_eq!(
-        header(&answer.subprotocol(&token).authenticate(), "WWW-Authenticate"),
-        "Bearer"
-    );
+    let answer = only_header.connect().query("token", &token).cookie("token", &token).subprotocol("bearer");
+    assert_eq!(header(&answer.subprotocol(&token).authenticate(), "WWW-Authenticate"), "Bearer");
     admitted(
-        &only_header
-            .connect()
-            .query("token", "x")
-            .header("authorization", &format!("Bearer {token}"))
-            .authenticate(),
+        &only_header.connect().query("token", "x").header("authorization", &format!("Bearer {token}")).authenticate(),
     );
 }
 
@@ -190,9 +112,7 @@ fn sources_that_are_not_allowed_are_not_read() {
 fn no_token_is_asked_for_one() {
     for connect in [
         gateway(json!({})).connect(),
-        gateway(json!({}))
-            .connect()
-            .header("Authorization", "Basic YWRhOnNlY3JldA=="),
+        gateway(json!({})).connect().header("Authorization", "Basic YWRhOnNlY3JldA=="),
         gateway(json!({})).connect().query("tokens", "x").subprotocol("v1"),
     ] {
         let answer = connect.authenticate();
@@ -209,15 +129,9 @@ fn optional_leaves_strangers_to_the_next_plugin_and_liars_out() {
     assert_eq!(stranger.decision, Ok(Decision::Pass));
     assert!(stranger.headers.is_empty() && stranger.body.is_none());
     admitted(&gateway.connect().query("token", &token(json!({}))).authenticate());
-    let liar = gateway
-        .connect()
-        .query("token", &token(json!({ "exp": 1 })))
-        .authenticate();
+    let liar = gateway.connect().query("token", &token(json!({ "exp": 1 }))).authenticate();
     refused(&liar, 401, "invalid_token", "The token has expired");
-    assert_eq!(
-        gateway.connect().query("token", "").authenticate().decision,
-        Ok(Decision::Refuse(401))
-    );
+    assert_eq!(gateway.connect().query("token", "").authenticate().decision, Ok(Decision::Refuse(401)));
 }
 
 #[test]
@@ -230,24 +144,13 @@ fn two_tokens_are_one_too_many() {
         connect().query("token", &eve).authenticate(),
         connect().query("token", "").authenticate(),
         connect().cookie("token", &eve).authenticate(),
-        connect()
-            .header("Authorization", &format!("Bearer {eve}"))
-            .authenticate(),
+        connect().header("Authorization", &format!("Bearer {eve}")).authenticate(),
         connect().subprotocol("bearer").subprotocol(&eve).authenticate(),
-        gateway
-            .connect()
-            .cookie("token", &ada)
-            .cookie("token", &eve)
-            .authenticate(),
+        gateway.connect().cookie("token", &ada).cookie("token", &eve).authenticate(),
     ] {
         refused(&answer, 400, "invalid_request", text);
     }
-    admitted(
-        &connect()
-            .cookie("token", &ada)
-            .header("Authorization", &format!("Bearer {ada}"))
-            .authenticate(),
-    );
+    admitted(&connect().cookie("token", &ada).header("Authorization", &format!("Bearer {ada}")).authenticate());
     // Two headers reach the plugin as one, which is no token.
     let twice = gateway.connect().header("Authorization", &format!("Bearer {ada}"));
     let twice = twice.header("Authorization", &format!("Bearer {ada}")).authenticate();
@@ -270,36 +173,16 @@ fn a_refusal_says_why_in_general_terms() {
     for (token, text) in [
         (ours(json!({ "exp": NOW_SECONDS - 31 })), "The token has expired"),
         (ours(json!({ "exp": null })), "The token has no expiry time (exp)"),
-        (
-            ours(json!({ "nbf": NOW_SECONDS + 31 })),
-            "The token is not yet valid (nbf)",
-        ),
-        (
-            ours(json!({ "aud": "mail" })),
-            "The token is meant for another audience (aud)",
-        ),
-        (
-            ours(json!({ "iss": "them" })),
-            "The token's issuer (iss) is not accepted",
-        ),
-        (
-            ours(json!({ "sub": "" })),
-            "The token does not name a user of 1 to 255 bytes",
-        ),
+        (ours(json!({ "nbf": NOW_SECONDS + 31 })), "The token is not yet valid (nbf)"),
+        (ours(json!({ "aud": "mail" })), "The token is meant for another audience (aud)"),
+        (ours(json!({ "iss": "them" })), "The token's issuer (iss) is not accepted"),
+        (ours(json!({ "sub": "" })), "The token does not name a user of 1 to 255 bytes"),
         (forged, "The token's signature is not valid"),
         (unsigned, "The token's algorithm (alg) is not accepted"),
         ("x".repeat(8193), "The token is longer than 8 KiB"),
-        (
-            "nonsense".to_owned(),
-            "The token does not have the form header.payload.signature",
-        ),
+        ("nonsense".to_owned(), "The token does not have the form header.payload.signature"),
     ] {
-        refused(
-            &gateway.connect().query("token", &token).authenticate(),
-            401,
-            "invalid_token",
-            text,
-        );
+        refused(&gateway.connect().query("token", &token).authenticate(), 401, "invalid_token", text);
     }
     assert!(gateway.failures().is_empty());
 }
@@ -326,11 +209,7 @@ fn every_text_fits_into_a_quoted_header_parameter() {
         Attribute,
     ] {
         let text = rejection.text();
-        assert!(
-            text.bytes()
-                .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')),
-            "{text}"
-        );
+        assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')), "{text}");
     }
 }
 
@@ -341,11 +220,7 @@ fn the_session_gets_user_attributes_and_expiry() {
     let answer = gateway.connect().query("token", &token).authenticate();
     admitted(&answer);
     assert_eq!(answer.expiry, Some(NOW + 60_000));
-    let attributes: Vec<_> = answer
-        .attributes
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let attributes: Vec<_> = answer.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(attributes, [("groups", r#"["a"]"#), ("role", "editor")]);
 }
 
@@ -360,41 +235,22 @@ fn the_session_ends_with_its_token() {
     assert_eq!(ada.closed().map(|close| close.code), Some(3000));
     // The clock is the gateway's: what was good a minute ago is judged anew.
     let late = gateway.connect().query("token", &token).authenticate();
-    assert_eq!(
-        late.expiry,
-        Some(NOW + 90_000),
-        "let in by the leeway, until it is over"
-    );
+    assert_eq!(late.expiry, Some(NOW + 90_000), "let in by the leeway, until it is over");
     gateway.advance(Duration::from_secs(30));
-    refused(
-        &gateway.connect().query("token", &token).authenticate(),
-        401,
-        "invalid_token",
-        "The token has expired",
-    );
+    refused(&gateway.connect().query("token", &token).authenticate(), 401, "invalid_token", "The token has expired");
 }
 
 #[test]
 fn a_session_without_an_end_where_that_is_allowed() {
     let gateway = gateway(json!({ "require_expiry": false }));
-    let answer = gateway
-        .connect()
-        .query("token", &token(json!({ "exp": null })))
-        .authenticate();
+    let answer = gateway.connect().query("token", &token(json!({ "exp": null }))).authenticate();
     admitted(&answer);
     assert_eq!(answer.expiry, None);
 }
 
 #[test]
 fn a_bad_configuration_is_no_generation() {
-    let start = |table: Value| {
-        Gateway::<JwtAuth>::new()
-            .config(table)
-            .start()
-            .unwrap_err()
-            .message()
-            .to_owned()
-    };
+    let start = |table: Value| Gateway::<JwtAuth>::new().config(table).start().unwrap_err().message().to_owned();
     assert!(start(json!({})).contains("no key is configured"));
     assert!(start(json!({ "secret": "short" })).contains("`secret` is 5 bytes long and must have 32 at least"));
     assert!(start(json!({ "secret": SECRET, "leway": 5 })).contains("`leway` is not a setting"));

@@ -36,14 +36,8 @@ fn a_key_set_serves_several_keys() {
     verify(&config, &with_kid("ec", es256, "ES256")).unwrap();
     verify(&config, &with_kid("ed", ed25519, "EdDSA")).unwrap();
     verify(&config, &with_kid("mac", hs256(SECRET), "HS256")).unwrap();
-    assert_eq!(
-        verify(&config, &with_kid("old", rs256, "RS256")),
-        Err(Rejection::Signature)
-    );
-    assert_eq!(
-        verify(&config, &with_kid("newer", rs256, "RS256")),
-        Err(Rejection::UnknownKey)
-    );
+    assert_eq!(verify(&config, &with_kid("old", rs256, "RS256")), Err(Rejection::Signature));
+    assert_eq!(verify(&config, &with_kid("newer", rs256, "RS256")), Err(Rejection::UnknownKey));
     // Without a name, each key of the algorithm is tried.
     verify(&config, &sign(json!({ "alg": "RS256" }), claims(json!({})), rs256)).unwrap();
 }
@@ -62,11 +56,7 @@ fn keys_for_others_are_passed_over() {
     ])));
     verify(&config, &with_kid("ours", rs256, "RS256")).unwrap();
     for kid in ["a", "b", "c", "d", "e", "f", "g"] {
-        assert_eq!(
-            verify(&config, &with_kid(kid, rs256, "RS256")),
-            Err(Rejection::UnknownKey),
-            "{kid}"
-        );
+        assert_eq!(verify(&config, &with_kid(kid, rs256, "RS256")), Err(Rejection::UnknownKey), "{kid}");
     }
 }
 
@@ -78,67 +68,25 @@ fn a_bad_key_set_is_named() {
         (json!({ "jwks": r#"{"keys":[],"keys":[]}"# }), "named twice"),
         (json!({ "jwks": "{}" }), "has no `keys` list"),
         (json!({ "jwks": rsa_jwk("a").to_string() }), "also with a single key"),
-        (
-            jwks(json!([])),
-            "holds no signature key for HS256, RS256, ES256 or EdDSA",
-        ),
+        (jwks(json!([])), "holds no signature key for HS256, RS256, ES256 or EdDSA"),
         (jwks(json!([{ "kty": "FUTURE" }])), "holds no signature key"),
         (jwks(json!([1])), "a key, number 1, that is not an object"),
         (jwks(json!([{}])), "number 1, that has no `kty`"),
         (jwks(json!([{ "kty": 1 }])), "`kty` that is not a string"),
-        (
-            jwks(json!([rsa_jwk("a"), rsa_jwk("a")])),
-            "number 2, that is the second RS256 key named \"a\"",
-        ),
+        (jwks(json!([rsa_jwk("a"), rsa_jwk("a")])), "number 2, that is the second RS256 key named \"a\""),
         (jwks(json!([{ "kty": "RSA", "e": "AQAB" }])), "has no `n`"),
-        (
-            jwks(json!([{ "kty": "RSA", "n": "!", "e": "AQAB" }])),
-            "`n` that is not base64url",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "n": weak_n, "e": "AQAB" }])),
-            "RSA key of 1024 bits, which is too weak",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "Aw" }])),
-            "public exponent below 65537",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "AA" }])),
-            "is not an RSA public key",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "AQAB", "d": "AQ" }])),
-            "holds a private key (`d`)",
-        ),
-        (
-            jwks(json!([{ "kty": "EC", "crv": "P-256", "x": P256_X, "y": P256_X }])),
-            "not a point on the curve P-256",
-        ),
-        (
-            jwks(json!([{ "kty": "EC", "crv": "P-256", "x": "AA", "y": P256_Y }])),
-            "`x` of 1 bytes where 32 are needed",
-        ),
-        (
-            jwks(json!([{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }])),
-            "`x` of 1 bytes where 32 are needed",
-        ),
-        (
-            jwks(json!([{ "kty": "OKP", "crv": "Ed25519", "x": encode([[1].as_slice(), &[0; 31]].concat()) }])),
-            "weak",
-        ),
-        (
-            jwks(json!([{ "kty": "oct", "k": encode("short") }])),
-            "is 5 bytes long and must have 32 at least",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "kid": 1, "n": RSA_N, "e": "AQAB" }])),
-            "`kid` that is not a string",
-        ),
-        (
-            jwks(json!([{ "kty": "RSA", "key_ops": "verify", "n": RSA_N, "e": "AQAB" }])),
-            "`key_ops` that is not a list",
-        ),
+        (jwks(json!([{ "kty": "RSA", "n": "!", "e": "AQAB" }])), "`n` that is not base64url"),
+        (jwks(json!([{ "kty": "RSA", "n": weak_n, "e": "AQAB" }])), "RSA key of 1024 bits, which is too weak"),
+        (jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "Aw" }])), "public exponent below 65537"),
+        (jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "AA" }])), "is not an RSA public key"),
+        (jwks(json!([{ "kty": "RSA", "n": RSA_N, "e": "AQAB", "d": "AQ" }])), "holds a private key (`d`)"),
+        (jwks(json!([{ "kty": "EC", "crv": "P-256", "x": P256_X, "y": P256_X }])), "not a point on the curve P-256"),
+        (jwks(json!([{ "kty": "EC", "crv": "P-256", "x": "AA", "y": P256_Y }])), "`x` of 1 bytes where 32 are needed"),
+        (jwks(json!([{ "kty": "OKP", "crv": "Ed25519", "x": "AA" }])), "`x` of 1 bytes where 32 are needed"),
+        (jwks(json!([{ "kty": "OKP", "crv": "Ed25519", "x": encode([[1].as_slice(), &[0; 31]].concat()) }])), "weak"),
+        (jwks(json!([{ "kty": "oct", "k": encode("short") }])), "is 5 bytes long and must have 32 at least"),
+        (jwks(json!([{ "kty": "RSA", "kid": 1, "n": RSA_N, "e": "AQAB" }])), "`kid` that is not a string"),
+        (jwks(json!([{ "kty": "RSA", "key_ops": "verify", "n": RSA_N, "e": "AQAB" }])), "`key_ops` that is not a list"),
     ];
     for (table, part) in cases {
         let error = config_error(table);
@@ -155,54 +103,27 @@ fn a_bad_pem_is_named_with_its_cure() {
         (entry("RS256", ""), "is not PEM"),
         (entry("RS256", "key.pem"), "starts with -----BEGIN PUBLIC KEY-----"),
         (entry("RS256", private), "openssl pkey -in FILE -pubout"),
-        (
-            entry("RS256", &private.replace("PRIVATE", "EC PRIVATE")),
-            "holds a private key",
-        ),
-        (
-            entry("RS256", include_str!("pem/rsa-pkcs1.pem")),
-            "openssl rsa -RSAPublicKey_in",
-        ),
-        (
-            entry("RS256", "-----BEGIN CERTIFICATE-----\n"),
-            "openssl x509 -in FILE -noout -pubkey",
-        ),
+        (entry("RS256", &private.replace("PRIVATE", "EC PRIVATE")), "holds a private key"),
+        (entry("RS256", include_str!("pem/rsa-pkcs1.pem")), "openssl rsa -RSAPublicKey_in"),
+        (entry("RS256", "-----BEGIN CERTIFICATE-----\n"), "openssl x509 -in FILE -noout -pubkey"),
         (entry("RS256", "-----BEGIN DH PARAMETERS-----\n"), "is not a public key"),
         (entry("RS256", &RSA_PEM[..200]), "is cut off"),
         (entry("RS256", &RSA_PEM.replacen("MII", "M!I", 1)), "is not base64"),
-        (
-            entry("RS256", &RSA_PEM.replacen("MIIB", "MIIC", 1)),
-            "is not an RSA public key",
-        ),
+        (entry("RS256", &RSA_PEM.replacen("MIIB", "MIIC", 1)), "is not an RSA public key"),
         (entry("ES256", &two), "holds more than one key"),
-        (
-            entry("RS256", include_str!("pem/rsa-1024.pem")),
-            "RSA key of 1024 bits, which is too weak",
-        ),
-        (
-            entry("RS256", include_str!("pem/rsa-exponent-3.pem")),
-            "public exponent below 65537",
-        ),
-        (
-            entry("RS256", include_str!("pem/rsa-8192.pem")),
-            "is not an RSA public key of up to 4096 bits",
-        ),
+        (entry("RS256", include_str!("pem/rsa-1024.pem")), "RSA key of 1024 bits, which is too weak"),
+        (entry("RS256", include_str!("pem/rsa-exponent-3.pem")), "public exponent below 65537"),
+        (entry("RS256", include_str!("pem/rsa-8192.pem")), "is not an RSA public key of up to 4096 bits"),
         (entry("RS256", P256_PEM), "is not an RSA public key"),
         (entry("ES256", RSA_PEM), "is not a P-256 public key, which ES256 needs"),
-        (
-            entry("ES256", include_str!("pem/p384.pem")),
-            "is not a P-256 public key",
-        ),
+        (entry("ES256", include_str!("pem/p384.pem")), "is not a P-256 public key"),
         (entry("ES256", ED25519_PEM), "is not a P-256 public key"),
         (entry("EdDSA", P256_PEM), "is not an Ed25519 public key"),
         (entry("HS256", RSA_PEM), "HS256 needs a shared secret"),
     ];
     for (table, part) in cases {
         let error = config_error(table);
-        assert!(
-            error.starts_with("`keys[0].pem` ") && error.contains(part),
-            "{part}: {error}"
-        );
+        assert!(error.starts_with("`keys[0].pem` ") && error.contains(part), "{part}: {error}");
     }
     // Line ends of the other system, text around the key and a lost line break do no harm.
     let crlf = format!("my key\r\n{}\r\n", P256_PEM.replace('\n', "\r\n"));
@@ -215,10 +136,7 @@ fn a_bad_pem_is_named_with_its_cure() {
 #[test]
 fn a_secret_is_long_and_no_public_key() {
     let short = config_error(json!({ "secret": "0123456789abcdef0123456789abcde" }));
-    assert!(
-        short.starts_with("`secret` is 31 bytes long and must have 32 at least: `openssl rand"),
-        "{short}"
-    );
+    assert!(short.starts_with("`secret` is 31 bytes long and must have 32 at least: `openssl rand"), "{short}");
     assert!(!short.contains("0123456789"), "an error is no place for a secret");
     assert!(config_error(json!({ "secret": "" })).contains("0 bytes"));
     assert!(config_error(json!({ "secret": RSA_PEM })).contains("holds a PEM key"));
@@ -236,12 +154,7 @@ fn a_secret_may_be_base64_of_any_spelling() {
     let plain = url.replace('-', "+").replace('_', "/");
     assert!(url != plain && secret.len() % 3 != 0);
     for spelling in [url.clone(), plain.clone(), format!("{url}=="), format!("{plain}==\n")] {
-        assert_eq!(
-            verify(&config_of(json!({ "secret_base64": spelling })), &token)
-                .unwrap()
-                .user,
-            "ada"
-        );
+        assert_eq!(verify(&config_of(json!({ "secret_base64": spelling })), &token).unwrap().user, "ada");
     }
 }
 
@@ -250,17 +163,10 @@ fn secrets_can_be_rotated() {
     let second = "fedcba9876543210fedcba9876543210";
     let config = config_of(json!({ "secret": SECRET, "keys": [{ "alg": "HS256", "secret": second }] }));
     for secret in [SECRET, second] {
-        verify(
-            &config,
-            &sign(json!({ "alg": "HS256" }), claims(json!({})), hs256(secret)),
-        )
-        .unwrap();
+        verify(&config, &sign(json!({ "alg": "HS256" }), claims(json!({})), hs256(secret))).unwrap();
     }
     // A key without a name answers to none: a name is a promise about which key it is.
-    assert_eq!(
-        verify(&config, &with_kid("a", hs256(SECRET), "HS256")),
-        Err(Rejection::UnknownKey)
-    );
+    assert_eq!(verify(&config, &with_kid("a", hs256(SECRET), "HS256")), Err(Rejection::UnknownKey));
 }
 
 #[test]
@@ -281,9 +187,6 @@ fn the_work_for_a_token_is_bounded() {
 fn keys_are_not_printed() {
     let config = config_of(json!({ "secret": SECRET, "keys": [{ "alg": "ES256", "pem": P256_PEM }] }));
     let printed = format!("{config:?}");
-    assert!(
-        printed.contains("material: HS256") && printed.contains("material: ES256"),
-        "{printed}"
-    );
+    assert!(printed.contains("material: HS256") && printed.contains("material: ES256"), "{printed}");
     assert!(!printed.contains("0123"), "{printed}");
 }

@@ -53,9 +53,7 @@ pub(crate) fn rs256(signed: &[u8]) -> Vec<u8> {
     use rsa::signature::{SignatureEncoding, Signer};
     let [n, d, p, q] = [RSA_N, RSA_D, RSA_P, RSA_Q].map(|part| rsa::BigUint::from_bytes_be(&decode(part)));
     let key = rsa::RsaPrivateKey::from_components(n, 65537_u32.into(), d, vec![p, q]).unwrap();
-    rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha256>::new(key)
-        .sign(signed)
-        .to_vec()
+    rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha256>::new(key).sign(signed).to_vec()
 }
 
 pub(crate) fn es256(signed: &[u8]) -> Vec<u8> {

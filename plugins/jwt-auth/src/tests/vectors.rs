@@ -17,16 +17,11 @@ fn hs256_example() -> String {
 
 #[test]
 fn rfc_7515_a_1_and_rfc_7519_3_1_hs256() {
-    let config = config_of(
-        json!({ "secret_base64": HS256_KEY, "user_claim": "iss", "issuer": "joe",
-        "attributes": ["http://example.com/is_root"] }),
-    );
+    let config = config_of(json!({ "secret_base64": HS256_KEY, "user_claim": "iss", "issuer": "joe",
+        "attributes": ["http://example.com/is_root"] }));
     let identity = config.verifier.verify(&hs256_example(), THEN).unwrap();
     assert_eq!(identity.user, "joe");
-    assert_eq!(
-        identity.attributes,
-        [("http://example.com/is_root".to_owned(), "true".to_owned())]
-    );
+    assert_eq!(identity.attributes, [("http://example.com/is_root".to_owned(), "true".to_owned())]);
     assert_eq!(identity.expiry, Some(1_300_819_380_000));
     assert_eq!(config.verifier.verify(&hs256_example(), NOW), Err(Rejection::Expired));
 }
@@ -64,15 +59,11 @@ fn rfc_8037_a_4_eddsa() {
     let bad =
         format!("{signed}.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0LAg");
     let jwks = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": ED25519_X }] }).to_string();
-    for config in [
-        config_of(json!({ "keys": [{ "alg": "EdDSA", "pem": ED25519_PEM }] })),
-        config_of(json!({ "jwks": jwks })),
-    ] {
+    for config in
+        [config_of(json!({ "keys": [{ "alg": "EdDSA", "pem": ED25519_PEM }] })), config_of(json!({ "jwks": jwks }))]
+    {
         assert_eq!(config.verifier.keys.verify(&Token::parse(&good).unwrap()), Ok(()));
-        assert_eq!(
-            config.verifier.keys.verify(&Token::parse(&bad).unwrap()),
-            Err(Rejection::Signature)
-        );
+        assert_eq!(config.verifier.keys.verify(&Token::parse(&bad).unwrap()), Err(Rejection::Signature));
         let not_claims =
             Rejection::Malformed("The token's payload is not base64url of one JSON object with unique names");
         assert_eq!(verify(&config, &good), Err(not_claims));

@@ -24,35 +24,17 @@ impl<P: Exported> Gateway<P> {
     /// Apply the effects of an event. When one is refused the later ones are not, and the client hears what
     /// `send_if_refused` said, or is closed with 1013.
     pub(super) fn apply(&self, session: Option<&str>, asked: Asked) {
-        let mut held = Held {
-            session: session.unwrap_or_default().to_owned(),
-            ..Held::default()
-        };
-        let refused = asked
-            .effects
-            .into_iter()
-            .find_map(|effect| self.apply_one(session, effect, &mut held).err());
+        let mut held = Held { session: session.unwrap_or_default().to_owned(), ..Held::default() };
+        let refused = asked.effects.into_iter().find_map(|effect| self.apply_one(session, effect, &mut held).err());
         let mut state = self.state.borrow_mut();
         if let (Some(refusal), Some(session)) = (refused, session) {
             if asked.if_refused.is_empty() {
-                let close = Close {
-                    code: 1013,
-                    reason: refusal.to_string(),
-                    by: Closer::Gateway,
-                };
-                state.next.push_back(Next::End {
-                    session: session.to_owned(),
-                    close,
-                });
+                let close = Close { code: 1013, reason: refusal.to_string(), by: Closer::Gateway };
+                state.next.push_back(Next::End { session: session.to_owned(), close });
             }
-            asked
-                .if_refused
-                .into_iter()
-                .for_each(|message| state.deliver(session, message));
+            asked.if_refused.into_iter().for_each(|message| state.deliver(session, message));
         }
-        held.messages
-            .into_iter()
-            .for_each(|message| state.deliver(&held.session, message));
+        held.messages.into_iter().for_each(|message| state.deliver(&held.session, message));
     }
 
     fn apply_one(&self, session: Option<&str>, effect: Effect, held: &mut Held) -> Result<(), Refusal> {
@@ -69,15 +51,8 @@ impl<P: Exported> Gateway<P> {
             Effect::Subscribe(subscribe) => state.subscribe(session, subscribe, Some(held)),
             Effect::Unsubscribe(topic) => state.unsubscribe(session, &topic),
             Effect::Close(code, reason) => {
-                let close = Close {
-                    code,
-                    reason,
-                    by: Closer::Plugin,
-                };
-                state.next.push_back(Next::End {
-                    session: session.to_owned(),
-                    close,
-                });
+                let close = Close { code, reason, by: Closer::Plugin };
+                state.next.push_back(Next::End { session: session.to_owned(), close });
             }
             effect => {
                 let Some(peer) = state.peers.get_mut(session) else {
@@ -100,26 +75,10 @@ impl<P: Exported> Gateway<P> {
     /// Take a publication: past the `publication` hook, once for each idempotency key, into the history, to the
     /// subscribers.
     pub(super) fn accept(&self, publish: Publish, held: Option<&mut Held>) -> Result<(), Refusal> {
-        let Publish {
-            topic,
-            message,
-            exclude,
-            history,
-            idempotency_key,
-            key,
-            metadata,
-        } = publish;
+        let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
         let Some(message) = message else { return Ok(()) };
         let now = self.now();
-        let mut kept = Kept {
-            topic,
-            message,
-            position: None,
-            time: now,
-            expires: None,
-            key,
-            metadata,
-        };
+        let mut kept = Kept { topic, message, position: None, time: now, expires: None, key, metadata };
         match self.examine(kept.clone()) {
             Ok(Some(message)) => kept.message = message,
             Ok(None) => return Ok(()),
@@ -131,10 +90,7 @@ impl<P: Exported> Gateway<P> {
         }
         state.idempotency.retain(|_, until| *until > now);
         if let Some(key) = idempotency_key
-            && state
-                .idempotency
-                .insert((kept.topic.clone(), key), now + IDEMPOTENCY_MS)
-                .is_some()
+            && state.idempotency.insert((kept.topic.clone(), key), now + IDEMPOTENCY_MS).is_some()
         {
             return Ok(());
         }
@@ -162,10 +118,7 @@ impl State {
             let expires = ttl.map(|ttl| self.now.saturating_add(ttl));
             let room = self.room(&kept.topic);
             room.offset += 1;
-            kept.position = Some(Position {
-                epoch: 1,
-                offset: room.offset,
-            });
+            kept.position = Some(Position { epoch: 1, offset: room.offset });
             kept.expires = expires;
             room.kept.push_back(kept.clone());
             while room.kept.len() > size as usize {
@@ -185,19 +138,11 @@ impl State {
                 _ => self.deliver(&session, kept.message.clone()),
             }
         }
-        self.published.push(Published {
-            topic: kept.topic,
-            message: kept.message,
-            kept: size > 0,
-        });
+        self.published.push(Published { topic: kept.topic, message: kept.message, kept: size > 0 });
     }
 
     pub(super) fn subscribe(&mut self, session: &str, subscribe: Subscribe, held: Option<&mut Held>) {
-        let Subscribe {
-            topic,
-            presence,
-            recovery,
-        } = subscribe;
+        let Subscribe { topic, presence, recovery } = subscribe;
         let Some(peer) = self.peers.get_mut(session).filter(|peer| peer.closed.is_none()) else {
             return;
         };
@@ -208,10 +153,10 @@ impl State {
                 held.topics.insert(topic.clone());
             }
             if let Some(since) = recovery {
-                let missed = self.kept(&topic).into_iter().filter(|kept| {
-                    kept.position
-                        .is_some_and(|p| p.epoch != since.epoch || p.offset > since.offset)
-                });
+                let missed = self
+                    .kept(&topic)
+                    .into_iter()
+                    .filter(|kept| kept.position.is_some_and(|p| p.epoch != since.epoch || p.offset > since.offset));
                 held.messages.extend(missed.map(|kept| kept.message));
             }
         }
@@ -221,11 +166,7 @@ impl State {
             member.info = info;
             return;
         }
-        let member = Member {
-            session_id: session.to_owned(),
-            user,
-            info,
-        };
+        let member = Member { session_id: session.to_owned(), user, info };
         room.members.push(member.clone());
         self.change(&topic, Event::Joined, member);
     }
@@ -244,23 +185,11 @@ impl State {
     /// Tell the `presence` hook of a change that was made.
     fn change(&mut self, topic: &str, event: Event, member: Member) {
         let sessions_of_user = match &member.user {
-            Some(_) => self
-                .room(topic)
-                .members
-                .iter()
-                .filter(|other| other.user == member.user)
-                .count() as u32,
+            Some(_) => self.room(topic).members.iter().filter(|other| other.user == member.user).count() as u32,
             None => u32::from(event == Event::Joined),
         };
         let Member { session_id, user, info } = member;
-        let change = Change {
-            topic: topic.to_owned(),
-            event,
-            session_id,
-            user,
-            info,
-            sessions_of_user,
-        };
+        let change = Change { topic: topic.to_owned(), event, session_id, user, info, sessions_of_user };
         self.next.push_back(Next::Presence(change));
     }
 
@@ -281,20 +210,12 @@ impl State {
             match what {
                 What::Send(message) => self.deliver(&session, message.clone()),
                 What::Subscribe(topic) => {
-                    let subscribe = Subscribe {
-                        topic: topic.clone(),
-                        presence: None,
-                        recovery: None,
-                    };
+                    let subscribe = Subscribe { topic: topic.clone(), presence: None, recovery: None };
                     self.subscribe(&session, subscribe, None);
                 }
                 What::Unsubscribe(topic) => self.unsubscribe(&session, topic),
                 What::Disconnect(code, reason) => {
-                    let close = Close {
-                        code: *code,
-                        reason: reason.clone(),
-                        by: Closer::Plugin,
-                    };
+                    let close = Close { code: *code, reason: reason.clone(), by: Closer::Plugin };
                     self.next.push_back(Next::End { session, close });
                 }
             }

@@ -101,18 +101,12 @@ pub(super) fn run<T>(
     let publication = publication.map_or(0, |kept| call.keep(kept));
     let session = call.session.as_ref().map_or(0, |(handle, _)| *handle);
     let outer = CURRENT.replace(Some(call));
-    assert!(
-        outer.is_none(),
-        "a hook cannot call the test gateway: it runs inside a call already"
-    );
+    assert!(outer.is_none(), "a hook cannot call the test gateway: it runs inside a call already");
     let guard = Guard;
     let answer = hook(session, publication);
     let call = CURRENT.take();
     drop(guard);
-    let asked = call.map_or_else(Asked::default, |call| Asked {
-        effects: call.effects,
-        if_refused: call.if_refused,
-    });
+    let asked = call.map_or_else(Asked::default, |call| Asked { effects: call.effects, if_refused: call.if_refused });
     (answer, asked)
 }
 
@@ -196,11 +190,7 @@ impl Call {
     }
 
     pub(super) fn if_refused(&mut self, message: Message) {
-        assert!(
-            self.kind.allows(Class::Session),
-            "trap: the hook `{}` may not send to a session",
-            self.kind.name()
-        );
+        assert!(self.kind.allows(Class::Session), "trap: the hook `{}` may not send to a session", self.kind.name());
         self.if_refused.push(message);
     }
 }

@@ -50,14 +50,7 @@ impl<P: Exported> Client<P> {
 
     /// End for this reason.
     pub fn ends(&self, code: u16, reason: &str, by: Closer) {
-        self.gateway.ends(
-            &self.id,
-            Close {
-                code,
-                reason: reason.to_owned(),
-                by,
-            },
-        );
+        self.gateway.ends(&self.id, Close { code, reason: reason.to_owned(), by });
     }
 }
 
@@ -117,14 +110,7 @@ impl<P: Exported> Client<P> {
     }
 
     fn peer<T>(&self, look: impl FnOnce(&mut Peer) -> T) -> T {
-        look(
-            self.gateway
-                .state
-                .borrow_mut()
-                .peers
-                .entry(self.id.clone())
-                .or_default(),
-        )
+        look(self.gateway.state.borrow_mut().peers.entry(self.id.clone()).or_default())
     }
 }
 

@@ -40,11 +40,7 @@ impl<P: Exported> Connect<P> {
             peer: "127.0.0.1".to_owned(),
             ..Request::default()
         };
-        Self {
-            gateway,
-            request,
-            admitted: None,
-        }
+        Self { gateway, request, admitted: None }
     }
 
     /// An earlier plugin of the chain has admitted this user, so this one's `authenticate` is not asked.
@@ -154,29 +150,15 @@ impl<P: Exported> Connect<P> {
         let id = {
             let mut state = self.gateway.state.borrow_mut();
             let id = format!("session-{}", state.next_handle());
-            state.peers.insert(
-                id.clone(),
-                Peer {
-                    request: self.request.clone(),
-                    ..Peer::default()
-                },
-            );
+            state.peers.insert(id.clone(), Peer { request: self.request.clone(), ..Peer::default() });
             id
         };
         let (decision, mut asked) = match (&self.admitted, P::HOOKS.contains(&Hook::Authenticate)) {
             (Some(user), _) => (Ok(Decision::Admit(user.clone())), Asked::default()),
             (None, false) => (Ok(Decision::admit_anonymous()), Asked::default()),
-            (None, true) => call::run(
-                &self.gateway.state,
-                Kind::Authenticate,
-                Some(&id),
-                None,
-                |session, _| {
-                    self.gateway
-                        .plugin()
-                        .and_then(|plugin| plugin.authenticate(Session::new(session)))
-                },
-            ),
+            (None, true) => call::run(&self.gateway.state, Kind::Authenticate, Some(&id), None, |session, _| {
+                self.gateway.plugin().and_then(|plugin| plugin.authenticate(Session::new(session)))
+            }),
         };
         let answer = self.answer(&id, decision, &asked);
         asked.effects.retain(|effect| effect.class() != Class::Response);

@@ -12,9 +12,8 @@ impl<P: Exported> Gateway<P> {
     /// One event of a session: call the hook, apply what it asked for, and let happen what follows.
     fn event<T>(&self, kind: Kind, session: &str, hook: impl FnOnce(&P, Session) -> Result<T>) -> Result<T> {
         let plugin = self.plugin()?;
-        let (answer, asked) = call::run(&self.state, kind, Some(session), None, |handle, _| {
-            hook(plugin, Session::new(handle))
-        });
+        let (answer, asked) =
+            call::run(&self.state, kind, Some(session), None, |handle, _| hook(plugin, Session::new(handle)));
         match answer {
             Ok(answer) => {
                 self.apply(Some(session), asked);
@@ -36,14 +35,7 @@ impl<P: Exported> Gateway<P> {
             peer.settled = true;
         }
         if done.is_err() {
-            self.end(
-                session,
-                Close {
-                    code: 1011,
-                    reason: String::new(),
-                    by: Closer::Gateway,
-                },
-            );
+            self.end(session, Close { code: 1011, reason: String::new(), by: Closer::Gateway });
         }
         self.settle();
         done
@@ -54,9 +46,7 @@ impl<P: Exported> Gateway<P> {
             return Err(Error::new("the session is closed"));
         }
         let verdict = match P::HOOKS.contains(&Hook::Inbound) {
-            true => self.event(Kind::Inbound, session, |plugin, session| {
-                plugin.inbound(session, message)
-            }),
+            true => self.event(Kind::Inbound, session, |plugin, session| plugin.inbound(session, message)),
             false => Ok(Verdict::Next),
         };
         self.settle();
@@ -83,11 +73,7 @@ impl<P: Exported> Gateway<P> {
                     }
                 }
                 None => {
-                    let close = Close {
-                        code: 3000,
-                        reason: "expired".to_owned(),
-                        by: Closer::Gateway,
-                    };
+                    let close = Close { code: 3000, reason: "expired".to_owned(), by: Closer::Gateway };
                     self.end(&session, close);
                 }
             }
@@ -100,16 +86,11 @@ impl<P: Exported> Gateway<P> {
         let state = self.state.borrow();
         let open = state.peers.iter().filter(|(_, peer)| peer.closed.is_none());
         let due = open.flat_map(|(id, peer)| {
-            let timers = peer
-                .timers
-                .iter()
-                .map(move |(name, at)| (*at, id.clone(), Some(name.clone())));
+            let timers = peer.timers.iter().map(move |(name, at)| (*at, id.clone(), Some(name.clone())));
             timers.chain(peer.expiry.map(|at| (at, id.clone(), None)))
         });
         // A time that is past already is due now: time does not go back.
-        due.min()
-            .filter(|(at, ..)| *at <= until)
-            .map(|(at, id, timer)| (at.max(state.now), id, timer))
+        due.min().filter(|(at, ..)| *at <= until).map(|(at, id, timer)| (at.max(state.now), id, timer))
     }
 
     /// Let happen what follows from the events so far.
@@ -149,20 +130,12 @@ impl<P: Exported> Gateway<P> {
             let _ = self.event(Kind::Closed, session, |plugin, session| plugin.closed(session, close));
         }
         let mut state = self.state.borrow_mut();
-        let topics = state
-            .peers
-            .get(session)
-            .map(|peer| peer.subscriptions.clone())
-            .unwrap_or_default();
+        let topics = state.peers.get(session).map(|peer| peer.subscriptions.clone()).unwrap_or_default();
         topics.iter().for_each(|topic| state.unsubscribe(session, topic));
     }
 
     fn is_closed(&self, session: &str) -> bool {
-        self.state
-            .borrow()
-            .peers
-            .get(session)
-            .is_none_or(|peer| peer.closed.is_some())
+        self.state.borrow().peers.get(session).is_none_or(|peer| peer.closed.is_some())
     }
 
     /// The hook of a publication: what goes on, none if it was dropped.

@@ -21,18 +21,13 @@ pub struct Gateway<P> {
 
 impl<P> Clone for Gateway<P> {
     fn clone(&self) -> Self {
-        Self {
-            state: Rc::clone(&self.state),
-            plugin: Rc::clone(&self.plugin),
-        }
+        Self { state: Rc::clone(&self.state), plugin: Rc::clone(&self.plugin) }
     }
 }
 
 impl<P> fmt::Debug for Gateway<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway")
-            .field("started", &self.plugin.get().is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Gateway").field("started", &self.plugin.get().is_some()).finish_non_exhaustive()
     }
 }
 
@@ -47,19 +42,13 @@ impl<P: Exported> Gateway<P> {
     /// A gateway that grants everything, with an empty configuration, where each topic keeps 100 publications and has
     /// presence, at Unix time 1,700,000,000,000 ms.
     pub fn new() -> Self {
-        Self {
-            state: Rc::new(RefCell::new(State::new())),
-            plugin: Rc::new(OnceCell::new()),
-        }
+        Self { state: Rc::new(RefCell::new(State::new())), plugin: Rc::new(OnceCell::new()) }
     }
 
     /// The plugin's table in the configuration.
     #[must_use]
     pub fn config(self, config: Value) -> Self {
-        assert!(
-            config.is_object(),
-            "a plugin's configuration is a table, which is a JSON object: {config}"
-        );
+        assert!(config.is_object(), "a plugin's configuration is a table, which is a JSON object: {config}");
         self.state.borrow_mut().config = config;
         self
     }
@@ -100,9 +89,7 @@ impl<P: Exported> Gateway<P> {
             return Ok(plugin);
         }
         let (plugin, _) = call::run(&self.state, Kind::Init, None, None, |_, _| P::make());
-        let plugin = plugin
-            .inspect_err(|error| self.failed(Kind::Init, error))
-            .context("init")?;
+        let plugin = plugin.inspect_err(|error| self.failed(Kind::Init, error)).context("init")?;
         Ok(self.plugin.get_or_init(|| plugin))
     }
 }
@@ -119,11 +106,7 @@ impl<P: Exported> Gateway<P> {
     /// # Errors
     /// The `publication` hook failed, or the broker is away.
     pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<(), Refusal> {
-        let publish = Publish {
-            topic: topic.to_owned(),
-            message: Some(message.into()),
-            ..Publish::default()
-        };
+        let publish = Publish { topic: topic.to_owned(), message: Some(message.into()), ..Publish::default() };
         let done = self.accept(publish, None);
         self.settle();
         done
@@ -166,12 +149,7 @@ impl<P: Exported> Gateway<P> {
 
     /// What the topic's history holds, oldest first.
     pub fn history(&self, topic: &str) -> Vec<Message> {
-        self.state
-            .borrow_mut()
-            .kept(topic)
-            .into_iter()
-            .map(|kept| kept.message)
-            .collect()
+        self.state.borrow_mut().kept(topic).into_iter().map(|kept| kept.message).collect()
     }
 
     /// Who is on the topic, in the order of coming.

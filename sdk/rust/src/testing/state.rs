@@ -22,11 +22,7 @@ pub struct Topic {
 impl Default for Topic {
     /// A hundred publications, and presence.
     fn default() -> Self {
-        Self {
-            history: 100,
-            ttl: None,
-            presence: true,
-        }
+        Self { history: 100, ttl: None, presence: true }
     }
 }
 
@@ -49,24 +45,12 @@ impl Grants {
     /// Everything: what a test gateway grants unless told otherwise.
     pub fn all() -> Self {
         let all = || vec!["*".to_owned()];
-        Self {
-            publish: all(),
-            subscribe: all(),
-            users: true,
-            sessions: true,
-            kv: vec![String::new()],
-        }
+        Self { publish: all(), subscribe: all(), users: true, sessions: true, kv: vec![String::new()] }
     }
 
     /// Nothing: what the real gateway grants unless told otherwise.
     pub fn none() -> Self {
-        Self {
-            publish: Vec::new(),
-            subscribe: Vec::new(),
-            users: false,
-            sessions: false,
-            kv: Vec::new(),
-        }
+        Self { publish: Vec::new(), subscribe: Vec::new(), users: false, sessions: false, kv: Vec::new() }
     }
 }
 
@@ -219,10 +203,7 @@ impl State {
     }
 
     pub(super) fn failed(&mut self, hook: &'static str, message: &str) {
-        self.failures.push(Failure {
-            hook,
-            message: message.to_owned(),
-        });
+        self.failures.push(Failure { hook, message: message.to_owned() });
     }
 }
 

@@ -24,10 +24,7 @@ fn enter(gateway: &Gateway<Puppet>, user: &str) -> Client<Puppet> {
 
 fn trap(act: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(act)).unwrap_err();
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
 }
 
 fn texts(gateway: &Gateway<Puppet>) -> Vec<String> {
@@ -77,12 +74,7 @@ fn authenticate_admits_passes_and_refuses() {
 #[test]
 fn sessions_expire() {
     let gateway = gateway();
-    let alice = gateway
-        .connect()
-        .query("as", "alice")
-        .subprotocol("chat")
-        .open()
-        .unwrap();
+    let alice = gateway.connect().query("as", "alice").subprotocol("chat").open().unwrap();
     gateway.advance(Duration::from_secs(59));
     assert_eq!(alice.closed(), None);
     gateway.advance(Duration::from_secs(1));
@@ -159,18 +151,8 @@ fn the_acknowledgement_is_first_and_nothing_is_missed() {
 
 #[test]
 fn histories_are_bounded_in_number_and_time() {
-    let rule = Topic {
-        history: 2,
-        ttl: Some(Duration::from_secs(10)),
-        presence: true,
-    };
-    let gateway = gateway().topic("al*", rule).topic(
-        "*",
-        Topic {
-            history: 0,
-            ..Topic::default()
-        },
-    );
+    let rule = Topic { history: 2, ttl: Some(Duration::from_secs(10)), presence: true };
+    let gateway = gateway().topic("al*", rule).topic("*", Topic { history: 0, ..Topic::default() });
     gateway.publish("all", "1").unwrap();
     gateway.publish("all", "2").unwrap();
     gateway.advance(Duration::from_secs(6));
@@ -220,26 +202,13 @@ fn users_and_sessions_are_reached() {
     let gateway = gateway();
     let (alice, bob, tab) = (enter(&gateway, "alice"), enter(&gateway, "bob"), enter(&gateway, "bob"));
     alice.says("whisper psst").unwrap();
-    assert_eq!(
-        (bob.received(), tab.received()),
-        (vec!["psst".into()], vec!["psst".into()])
-    );
+    assert_eq!((bob.received(), tab.received()), (vec!["psst".into()], vec!["psst".into()]));
     alice.says(format!("kick {}", tab.id())).unwrap();
-    assert_eq!(
-        tab.closed(),
-        Some(Close {
-            code: 4000,
-            reason: "out".into(),
-            by: Closer::Plugin
-        })
-    );
+    assert_eq!(tab.closed(), Some(Close { code: 4000, reason: "out".into(), by: Closer::Plugin }));
     assert_eq!(bob.closed(), None);
     alice.says("rename bob").unwrap();
     bob.says("whisper both").unwrap();
-    assert_eq!(
-        (alice.received(), bob.received()),
-        (vec!["both".into()], vec!["both".into()])
-    );
+    assert_eq!((alice.received(), bob.received()), (vec!["both".into()], vec!["both".into()]));
 }
 
 #[test]
@@ -276,10 +245,7 @@ fn keys_expire_and_compare() {
 
 #[test]
 fn grants_are_asked() {
-    let grants = Grants {
-        subscribe: vec!["*".into()],
-        ..Grants::none()
-    };
+    let grants = Grants { subscribe: vec!["*".into()], ..Grants::none() };
     let gateway = gateway().grants(grants);
     let alice = enter(&gateway, "alice");
     for said in ["publish a", "whisper a", "kick a", "count"] {
@@ -305,13 +271,7 @@ fn handles_are_good_for_one_call() {
 fn headers_are_forgotten_unless_kept() {
     let gateway = gateway();
     let plain = gateway.connect().user("alice").header("x-kept", "1").open().unwrap();
-    let kept = gateway
-        .connect()
-        .user("alice")
-        .header("x-kept", "1")
-        .keep_header("X-Kept")
-        .open()
-        .unwrap();
+    let kept = gateway.connect().user("alice").header("x-kept", "1").keep_header("X-Kept").open().unwrap();
     plain.says("header").unwrap();
     kept.says("header").unwrap();
     assert_eq!(
@@ -339,24 +299,13 @@ fn requests_are_read() {
             assert_eq!(session.cookie("b").as_deref(), Some("2"));
             assert_eq!(session.header("Cookie").as_deref(), Some("a=1; b=2"));
             assert_eq!(session.raw_query(), "q=%C3%A4%20b");
-            session.send(format!(
-                "{} {} {}",
-                session.method(),
-                session.path(),
-                session.peer_address()
-            ));
+            session.send(format!("{} {} {}", session.method(), session.path(), session.peer_address()));
             Ok(())
         }
     }
     tidegate_sdk::export!(Reader: session);
     let gateway = Gateway::<Reader>::new();
-    let reader = gateway
-        .connect()
-        .cookie("a", "1")
-        .cookie("b", "2")
-        .query("q", "ä b")
-        .path("/x")
-        .peer("10.0.0.1");
+    let reader = gateway.connect().cookie("a", "1").cookie("b", "2").query("q", "ä b").path("/x").peer("10.0.0.1");
     assert_eq!(reader.open().unwrap().received(), ["GET /x 10.0.0.1"]);
 }
 
@@ -381,11 +330,5 @@ fn attributes_are_bounded() {
     let alice = enter(&gateway, "alice");
     alice.says(format!("attribute {}", "x".repeat(4096))).unwrap();
     assert_eq!(alice.attribute("a").unwrap().len(), 4096);
-    assert!(
-        alice
-            .says(format!("attribute {}", "x".repeat(4097)))
-            .unwrap_err()
-            .message()
-            .starts_with("too large")
-    );
+    assert!(alice.says(format!("attribute {}", "x".repeat(4097))).unwrap_err().message().starts_with("too large"));
 }

@@ -17,9 +17,7 @@ thread_local! {
 
 impl Plugin for Puppet {
     fn init() -> Result<Self> {
-        Ok(Self {
-            greeting: config::get("greeting").context("config `greeting`")?,
-        })
+        Ok(Self { greeting: config::get("greeting").context("config `greeting`")? })
     }
 
     fn authenticate(&self, session: Session) -> Result<Decision> {

@@ -15,10 +15,7 @@ impl Plugin for ChatV2 {
     }
 
     fn inbound(&self, session: Session, message: Message) -> Result<Verdict> {
-        let said = message
-            .json::<serde_json::Value>()
-            .ok()
-            .filter(|said| said["type"] == "say");
+        let said = message.json::<serde_json::Value>().ok().filter(|said| said["type"] == "say");
         let message = match said {
             Some(mut said) => {
                 said["text"] = format!("{} (v2)", said["text"].as_str().unwrap_or_default()).into();

@@ -28,11 +28,7 @@ pub(crate) mod log {
             Level::Warn => log::Level::Warn,
             Level::Error => log::Level::Error,
         };
-        let line = Line {
-            level,
-            message: message.to_owned(),
-            fields: fields.to_vec(),
-        };
+        let line = Line { level, message: message.to_owned(), fields: fields.to_vec() };
         call::with(|call| call.state().lines.push(line));
     }
 }

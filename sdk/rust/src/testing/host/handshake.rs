@@ -25,9 +25,7 @@ pub(crate) fn query(session: u64, name: &str) -> Option<String> {
 
 pub(crate) fn raw_query(session: u64) -> String {
     let pair = |(name, value): &(String, String)| format!("{}={}", encoded(name), encoded(value));
-    read(session, |request| {
-        request.query.iter().map(pair).collect::<Vec<_>>().join("&")
-    })
+    read(session, |request| request.query.iter().map(pair).collect::<Vec<_>>().join("&"))
 }
 
 pub(crate) fn header(session: u64, name: &str) -> Option<String> {
@@ -36,13 +34,7 @@ pub(crate) fn header(session: u64, name: &str) -> Option<String> {
         .filter(|(other, _)| other.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
         .collect();
-    (!values.is_empty()).then(|| {
-        values.join(if name.eq_ignore_ascii_case("cookie") {
-            "; "
-        } else {
-            ", "
-        })
-    })
+    (!values.is_empty()).then(|| values.join(if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " }))
 }
 
 pub(crate) fn headers(session: u64) -> Vec<(String, String)> {
@@ -52,9 +44,7 @@ pub(crate) fn headers(session: u64) -> Vec<(String, String)> {
 pub(crate) fn cookie(session: u64, name: &str) -> Option<String> {
     let cookies = header(session, "cookie")?;
     let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-    pairs
-        .find(|(other, _)| *other == name)
-        .map(|(_, value)| value.to_owned())
+    pairs.find(|(other, _)| *other == name).map(|(_, value)| value.to_owned())
 }
 
 pub(crate) fn peer_address(session: u64) -> String {
@@ -99,32 +89,16 @@ fn read<T>(session: u64, read: impl FnOnce(&Request) -> T) -> T {
 fn readable_headers(peer: &Peer) -> Vec<(String, String)> {
     let request = &peer.request;
     let readable = |name: &String| !peer.settled || request.keep_headers.contains(name);
-    request
-        .headers
-        .iter()
-        .filter(|(name, _)| readable(name))
-        .cloned()
-        .collect()
+    request.headers.iter().filter(|(name, _)| readable(name)).cloned().collect()
 }
 
 fn first(pairs: &[(String, String)], name: &str) -> Option<String> {
-    pairs
-        .iter()
-        .find(|(other, _)| other == name)
-        .map(|(_, value)| value.clone())
+    pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
 }
 
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| {
-            if plain(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn push(session: u64, effect: Effect) {

@@ -105,10 +105,7 @@ pub(crate) fn set_attribute(session: u64, name: &str, value: Option<&str>) -> Re
                 }
             }
             all.insert(name.to_owned(), value.to_owned());
-            (
-                all.len(),
-                all.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
-            )
+            (all.len(), all.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>())
         });
         if names > 64 {
             return Err(Refusal::TooMany);
@@ -130,11 +127,7 @@ pub(crate) fn subscribe(session: u64, topic: &str) -> Result<u32, Refusal> {
     call::with(|call| {
         call.session_id(session);
         check::granted(call.state().grants.subscribe.iter().any(|pattern| fits(pattern, topic)))?;
-        let subscribe = Subscribe {
-            topic: topic.to_owned(),
-            presence: None,
-            recovery: None,
-        };
+        let subscribe = Subscribe { topic: topic.to_owned(), presence: None, recovery: None };
         Ok(call.push(Effect::Subscribe(subscribe)))
     })
 }
@@ -163,19 +156,14 @@ pub(crate) fn unsubscribe(session: u64, topic: &str) {
 
 pub(crate) fn close(session: u64, code: u16, reason: &str) {
     check::close_code(code);
-    let end = (0..=reason.len().min(123))
-        .rev()
-        .find(|at| reason.is_char_boundary(*at))
-        .unwrap_or(0);
+    let end = (0..=reason.len().min(123)).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
     push(session, Effect::Close(code, reason[..end].to_owned()));
 }
 
 pub(crate) fn set_timer(session: u64, name: &str, after: u64) -> Result<(), Refusal> {
     check::name(name)?;
     let timers = call::with(|call| {
-        let mut all = call.peer(session, |peer| {
-            peer.timers.keys().cloned().collect::<std::collections::BTreeSet<_>>()
-        });
+        let mut all = call.peer(session, |peer| peer.timers.keys().cloned().collect::<std::collections::BTreeSet<_>>());
         for effect in call.effects() {
             match effect {
                 Effect::SetTimer(name, _) => drop(all.insert(name.clone())),

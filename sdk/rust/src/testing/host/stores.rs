@@ -27,24 +27,15 @@ pub(crate) mod history {
                 return Err(Refusal::Unsupported);
             }
             let all = call.state().kept(topic);
-            let position = Position {
-                epoch: 1,
-                offset: call.state().room(topic).offset,
-            };
+            let position = Position { epoch: 1, offset: call.state().room(topic).offset };
             let limit = limit.min(1000) as usize;
             let mut complete = true;
             let page: Vec<_> = match since {
                 Some(since) => {
-                    let first = all
-                        .first()
-                        .and_then(|kept| kept.position)
-                        .map_or(position.offset + 1, |p| p.offset);
+                    let first = all.first().and_then(|kept| kept.position).map_or(position.offset + 1, |p| p.offset);
                     complete = since.epoch == position.epoch && since.offset + 1 >= first;
                     let after = |p: Position| since.epoch != p.epoch || p.offset > since.offset;
-                    all.into_iter()
-                        .filter(|kept| kept.position.is_some_and(after))
-                        .take(limit)
-                        .collect()
+                    all.into_iter().filter(|kept| kept.position.is_some_and(after)).take(limit).collect()
                 }
                 None => {
                     let skip = all.len().saturating_sub(limit);
@@ -52,11 +43,7 @@ pub(crate) mod history {
                 }
             };
             let publications = page.into_iter().map(|kept| call.keep(kept)).collect();
-            Ok(Page {
-                publications,
-                position,
-                complete,
-            })
+            Ok(Page { publications, position, complete })
         })
     }
 }
@@ -88,10 +75,7 @@ pub(crate) mod publication {
     pub(crate) fn metadata(publication: u64, name: &str) -> Option<String> {
         call::with(|call| {
             let metadata = &call.publication(publication).metadata;
-            metadata
-                .iter()
-                .find(|(other, _)| other == name)
-                .map(|(_, value)| value.clone())
+            metadata.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
         })
     }
 }
@@ -114,20 +98,13 @@ pub(crate) mod presence {
     pub(crate) fn count(topic: &str) -> Result<Counts, Refusal> {
         let members = call::with(|call| all(call, topic))?;
         let users: BTreeSet<_> = members.iter().filter_map(|member| member.user.as_deref()).collect();
-        Ok(Counts {
-            sessions: members.len() as u32,
-            users: users.len() as u32,
-        })
+        Ok(Counts { sessions: members.len() as u32, users: users.len() as u32 })
     }
 
     pub(crate) fn members(topic: &str, limit: u32) -> Result<Vec<Member>, Refusal> {
         let members = call::with(|call| all(call, topic))?;
         let limit = limit.min(1000) as usize;
-        let member = |m: presence::Member| Member {
-            session_id: m.session_id,
-            user: m.user,
-            info: m.info,
-        };
+        let member = |m: presence::Member| Member { session_id: m.session_id, user: m.user, info: m.info };
         Ok(members.into_iter().take(limit).map(member).collect())
     }
 
@@ -188,12 +165,8 @@ pub(crate) mod kv {
                 put(state, key, by.to_string().as_bytes(), ttl)?;
                 return Ok(by);
             };
-            let number = std::str::from_utf8(value)
-                .ok()
-                .and_then(|text| text.parse::<i64>().ok());
-            let sum = number
-                .and_then(|number| number.checked_add(by))
-                .ok_or(Refusal::Invalid)?;
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok());
+            let sum = number.and_then(|number| number.checked_add(by)).ok_or(Refusal::Invalid)?;
             *value = sum.to_string().into_bytes();
             Ok(sum)
         })

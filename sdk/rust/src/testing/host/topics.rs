@@ -10,11 +10,7 @@ pub(crate) fn publish(topic: &str, message: &Message) -> Result<u32, Refusal> {
     check::topic(topic)?;
     call::with(|call| {
         check::granted(call.state().grants.publish.iter().any(|pattern| fits(pattern, topic)))?;
-        let publish = Publish {
-            topic: topic.to_owned(),
-            message: Some(message.clone()),
-            ..Publish::default()
-        };
+        let publish = Publish { topic: topic.to_owned(), message: Some(message.clone()), ..Publish::default() };
         Ok(call.push(Effect::Publish(publish)))
     })
 }
