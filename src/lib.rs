@@ -108,10 +108,10 @@ impl Gateway {
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let (config, node, catalog) = prepare(config).await?;
         let metrics = node.metrics.clone();
-        let public = Listener::bind(config.listen, config.max_connections, metrics.clone())
+        let public = Listener::bind("public", config.listen, config.max_connections, metrics.clone())
             .with_context(|| in_use("listen", config.listen))?;
         let admin =
-            Listener::bind(config.admin, ADMIN_CONNECTIONS, metrics).with_context(|| in_use("admin", config.admin))?;
+            Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics).with_context(|| in_use("admin", config.admin))?;
         let routes: Vec<_> = catalog.routes().cloned().collect();
         let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
         let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());

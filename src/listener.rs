@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -21,30 +22,32 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    connections: IntGauge,
     metrics: Arc<Metrics>,
 }
 
 /// A place among the connections, for as long as it is held.
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
+    connections: IntGauge,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.metrics.connections.dec();
+        self.connections.dec();
     }
 }
 
 impl Listener {
-    /// `connections`: at a time, at most.
-    pub fn bind(address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
+    /// `name` is the listener's in metrics; `connections` are at a time, at most.
+    pub fn bind(name: &str, address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // So that a restart need not wait for the connections of the one before to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener: socket.listen(BACKLOG)?, permits, metrics })
+        let connections = metrics.connections.with_label_values(&[name]);
+        Ok(Self { listener: socket.listen(BACKLOG)?, permits, connections, metrics })
     }
 
     /// The address, with the port that the system chose where 0 was asked for.
@@ -84,8 +87,8 @@ impl Listener {
             Ok((stream, peer)) => {
                 // A small message must not wait for the acknowledgement of the one before (Nagle's algorithm).
                 let _ = stream.set_nodelay(true);
-                self.metrics.connections.inc();
-                Some((stream, peer, Permit { _permit: permit, metrics: self.metrics.clone() }))
+                self.connections.inc();
+                Some((stream, peer, Permit { _permit: permit, connections: self.connections.clone() }))
             }
             Err(error) => {
                 // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.

@@ -16,7 +16,7 @@ pub struct Metrics {
     registry: Registry,
     #[cfg_attr(not(test), expect(dead_code, reason = "the reference is written by a test"))]
     described: Vec<(String, String, String, String)>,
-    pub connections: IntGauge,
+    pub connections: IntGaugeVec,
     pub accept_pauses: IntCounter,
     pub handshakes: IntCounterVec,
     pub sessions: IntGaugeVec,
@@ -117,7 +117,11 @@ impl Metrics {
         Self {
             call_seconds,
             load_seconds,
-            connections: make.gauge("connections", "TCP connections open now, handshakes included."),
+            connections: make.gauges(
+                "connections",
+                "TCP connections open now, handshakes included, by listener: public, admin.",
+                &["listener"],
+            ),
             accept_pauses: make
                 .counter("accept_pauses_total", "Times that accepting paused: no permit or no descriptor left."),
             handshakes: make.counters(
@@ -209,7 +213,7 @@ mod tests {
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
-        metrics.connections.inc();
-        assert!(metrics.text().contains("tidegate_connections 1"));
+        metrics.topics.inc();
+        assert!(metrics.text().contains("tidegate_topics 1"));
     }
 }

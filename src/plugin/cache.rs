@@ -33,16 +33,33 @@ impl Cache {
     pub fn component(&self, engine: &Engine, bytes: &[u8]) -> anyhow::Result<(Component, Option<anyhow::Error>)> {
         let path = self.directory.join(name(engine, bytes));
         let mut trouble = None;
+        if let Err(error) = self.check_private() {
+            return Ok((compile(engine, bytes)?, Some(error)));
+        }
         match self.load(engine, &path) {
             Ok(Some(component)) => return Ok((component, None)),
             Ok(None) => {}
             Err(error) => trouble = Some(error),
         }
-        let component = Component::new(engine, bytes).map_err(sentence).context("it does not compile")?;
+        let component = compile(engine, bytes)?;
         if let Err(error) = self.store(&path, &component) {
             trouble = Some(error);
         }
         Ok((component, trouble))
+    }
+
+    /// Code from a directory that others may write to is theirs.
+    fn check_private(&self) -> anyhow::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(metadata) = fs::metadata(&self.directory) else { return Ok(()) };
+        let owner = rustix::process::geteuid().as_raw();
+        if metadata.uid() != owner || metadata.mode() & 0o022 != 0 {
+            anyhow::bail!(
+                "{} can be written by others: it is not used; give it to the gateway's user alone (chmod go-w)",
+                self.directory.display()
+            );
+        }
+        Ok(())
     }
 
     fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<Component>> {
@@ -56,7 +73,7 @@ impl Cache {
             anyhow::bail!("{} is damaged: it is compiled anew", path.display());
         };
         // SAFETY: the bytes are what `store` wrote from `Component::serialize`: the directory is the gateway's own (it is
-        // made with mode 0700, and the configuration's reference says that nobody else may write there), and the hash
+        // made with mode 0700, and `check_private` has refused one that others may write to), and the hash
         // above excludes a torn or damaged file. wasmtime itself checks version and settings.
         let component = unsafe { Component::deserialize(engine, code) };
         component.map(Some).map_err(sentence).with_context(|| format!("{} is of another engine", path.display()))
@@ -79,6 +96,10 @@ impl Cache {
         }
         written.with_context(|| format!("{} cannot be written", path.display()))
     }
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Component> {
+    Component::new(engine, bytes).map_err(sentence).context("it does not compile")
 }
 
 fn make_private(directory: &Path) -> std::io::Result<()> {
@@ -120,6 +141,18 @@ mod tests {
 
         fs::write(&path, &damaged[..10]).unwrap();
         assert!(cache.load(&engine, &path).is_err());
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_run() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let cache = Cache::new(folder.path());
+        let (_, trouble) = cache.component(&engine, &wat::parse_str("(component)").unwrap()).unwrap();
+        assert!(trouble.is_some_and(|trouble| trouble.to_string().contains("can be written by others")));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -99,3 +99,22 @@ async fn a_client_that_has_vanished_leaves_nothing_behind() {
     .await;
     until("the places", || async { (gateway.metric("tidegate_sessions", "watched").await == 0.0).then_some(()) }).await;
 }
+
+#[tokio::test]
+async fn connections_past_the_permits_wait_until_one_ends() {
+    let gateway = Gateway::start(&format!("max_connections = 2\n{CONFIG}")).await;
+    let first = Client::connect(&gateway.ws_url("/watched")).await;
+    let second = Client::connect(&gateway.ws_url("/watched")).await;
+    let url = gateway.ws_url("/small");
+    let waiting = tokio::spawn(async move { Client::connect(&url).await });
+    until("accepting has paused", || async {
+        (gateway.metric("tidegate_accept_pauses_total", "").await >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("tidegate_connections", "public").await, 2.0, "sessions keep their permits");
+    assert!(!waiting.is_finished());
+    first.close().await;
+    let mut third = waiting.await.unwrap();
+    assert_eq!(third.ask("now it is my turn").await, "now it is my turn");
+    second.close().await;
+}
