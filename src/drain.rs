@@ -25,11 +25,10 @@ impl Default for Drain {
 impl Drain {
     /// None: the doors are closed.
     pub fn enter(&self) -> Option<Guest> {
-        if self.is_draining() {
-            return None;
-        }
+        // Counted first: a drain that begins meanwhile waits for this guest, or the guest sees it.
         self.0.guests.send_modify(|guests| *guests += 1);
-        Some(Guest(self.0.clone()))
+        let guest = Guest(self.0.clone());
+        (!self.is_draining()).then_some(guest)
     }
 
     pub fn is_draining(&self) -> bool {

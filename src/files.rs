@@ -36,9 +36,9 @@ impl Files {
         let path = request.uri().path();
         let found = self.0.iter().find_map(|(prefix, files)| {
             let rest = path.strip_prefix(prefix.as_str())?;
-            (rest.is_empty() || rest.starts_with('/')).then(|| (files.clone(), rest.to_owned()))
+            (rest.is_empty() || rest.starts_with('/')).then(|| (files.clone(), prefix.clone(), rest.to_owned()))
         });
-        let Some((files, rest)) = found else {
+        let Some((files, prefix, rest)) = found else {
             return Err(not_found());
         };
         let (mut parts, _) = request.into_parts();
@@ -53,7 +53,13 @@ impl Files {
         if response.status() == StatusCode::NOT_FOUND {
             return Err(not_found());
         }
+        // A directory's redirect knows nothing of the path that the files are under.
+        let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let location = location.and_then(|location| HeaderValue::try_from(format!("{prefix}{location}")).ok());
         let mut response = response.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
+        if let Some(location) = location {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
         for (name, value) in HEADERS {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }

@@ -245,6 +245,7 @@ impl Hub {
     /// Forgets history that has outlived its time. Called now and then.
     pub fn sweep(&self) {
         self.broker.sweep();
+        self.metrics.history_bytes.set(self.broker.bytes() as i64);
     }
 }
 
@@ -334,25 +335,29 @@ impl Batch {
         self.run(begin, self.ends.len(), subscriber, tally);
     }
 
-    /// Frames `begin..end`, which lie side by side.
-    fn run(&self, begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
-        if begin == end {
-            return;
-        }
-        let count = (end - begin) as u32;
-        let from = if begin == 0 { 0 } else { self.ends[begin - 1] as usize };
-        let written = if begin == 0 && end == self.ends.len() {
-            subscriber.outbox.deliver(&self.frames, count)
-        } else {
-            subscriber.outbox.deliver(&self.frames.slice(from..self.ends[end - 1] as usize), count)
-        };
-        match written {
-            Written::Sent | Written::Queued => tally.delivered += u64::from(count),
-            Written::Dropped(dropped) => {
-                tally.delivered += u64::from(count);
-                tally.dropped += u64::from(dropped);
+    /// Frames `begin..end`, which lie side by side, in pieces that an outbox has room for: a full one drops by its policy,
+    /// and not a whole round at once.
+    fn run(&self, mut begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
+        let room = subscriber.outbox.limit() / 2;
+        while begin < end {
+            let from = if begin == 0 { 0 } else { self.ends[begin - 1] as usize };
+            let fits = self.ends[begin..end].partition_point(|frame_end| *frame_end as usize - from <= room);
+            let piece_end = begin + fits.max(1);
+            let count = (piece_end - begin) as u32;
+            let written = if begin == 0 && piece_end == self.ends.len() {
+                subscriber.outbox.deliver(&self.frames, count)
+            } else {
+                subscriber.outbox.deliver(&self.frames.slice(from..self.ends[piece_end - 1] as usize), count)
+            };
+            match written {
+                Written::Sent | Written::Queued => tally.delivered += u64::from(count),
+                Written::Dropped(dropped) => {
+                    tally.delivered += u64::from(count);
+                    tally.dropped += u64::from(dropped);
+                }
+                Written::Over => return,
             }
-            Written::Over => {}
+            begin = piece_end;
         }
     }
 }

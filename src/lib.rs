@@ -84,7 +84,7 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
 async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>)> {
     let metrics = Arc::new(Metrics::new());
     let node = Arc::new(Node {
-        hub: Arc::new(Hub::new(broker::MemoryBroker::default(), metrics.clone())),
+        hub: Arc::new(Hub::new(broker::MemoryBroker::new(config.history_memory.0), metrics.clone())),
         presence: presence::Presence::default(),
         kv: kv::Kv::new(config.kv_memory.0),
         registry: registry::Registry::new(getrandom::u64().context("no randomness for the node's id")?),
@@ -110,8 +110,8 @@ impl Gateway {
         let metrics = node.metrics.clone();
         let public = Listener::bind("public", config.listen, config.max_connections, metrics.clone())
             .with_context(|| in_use("listen", config.listen))?;
-        let admin =
-            Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics).with_context(|| in_use("admin", config.admin))?;
+        let admin = Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics)
+            .with_context(|| in_use("admin", config.admin))?;
         let routes: Vec<_> = catalog.routes().cloned().collect();
         let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
         let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());

@@ -26,6 +26,7 @@ pub struct Metrics {
     pub sent: IntCounterVec,
     pub topics: IntGauge,
     pub subscriptions: IntGauge,
+    pub history_bytes: IntGauge,
     pub publications: IntCounter,
     pub publications_refused: IntCounter,
     pub deliveries: IntCounter,
@@ -144,6 +145,8 @@ impl Metrics {
             sent: make.counters("messages_sent_total", "Messages that plugins sent to their own session.", &["route"]),
             topics: make.gauge("topics", "Topics with subscribers on this node."),
             subscriptions: make.gauge("subscriptions", "Subscriptions of sessions on this node."),
+            history_bytes: make
+                .gauge("history_bytes", "What the history of all topics takes, looked at every ten seconds."),
             publications: make.counter("publications_total", "Publications that the hub was asked for."),
             publications_refused: make
                 .counter("publications_refused_total", "Publications that the broker or a publication hook refused."),

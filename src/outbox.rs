@@ -77,12 +77,19 @@ struct Waiting {
     messages: u32,
     /// The first of these frames is partly written already: dropping it would break the stream.
     begun: bool,
+    /// The session's own event wrote it, not somebody else's publication.
+    own: bool,
 }
 
 impl Outbox {
     /// `limit` is what may wait for the client, in bytes.
     pub fn new(id: SessionId, socket: OwnedWriteHalf, limit: usize, overflow: Overflow) -> Self {
         Self { id, socket, limit, overflow, state: Mutex::default() }
+    }
+
+    /// What may wait for the client, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Writes whole frames that are shared with other sessions.
@@ -107,7 +114,7 @@ impl Outbox {
                         return self.overflow(&mut state, None, messages);
                     }
                     queue.bytes += frames.len();
-                    held.push(Waiting { frames: keep(), messages, begun: false });
+                    held.push(Waiting { frames: keep(), messages, begun: false, own: false });
                     return Written::Queued;
                 }
                 // Held deliveries alone do not stand in the way of the event's own messages.
@@ -118,7 +125,7 @@ impl Outbox {
         match sent {
             Ok(sent) if sent == frames.len() => Written::Sent,
             Ok(sent) => {
-                let rest = Waiting { frames: keep().slice(sent..), messages, begun: sent > 0 };
+                let rest = Waiting { frames: keep().slice(sent..), messages, begun: sent > 0, own: !delivery };
                 self.enqueue(&mut state, rest)
             }
             Err(_) => {
@@ -222,9 +229,11 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait for the client.
-    pub fn backlog(&self) -> usize {
-        self.state.lock().queue.as_ref().map_or(0, |queue| queue.bytes)
+    /// Bytes that wait for the client and that it has caused itself.
+    pub fn own_backlog(&self) -> usize {
+        let state = self.state.lock();
+        let waiting = state.queue.iter().flat_map(|queue| &queue.waiting);
+        waiting.filter(|waiting| waiting.own).map(|waiting| waiting.frames.len()).sum()
     }
 
     /// Asks the session's task to do something.
@@ -233,8 +242,12 @@ impl Outbox {
         if state.over {
             return Ok(());
         }
-        // A close is always taken: it ends all that waits.
-        if state.requests.len() >= REQUESTS && !matches!(request, Request::Close(..)) {
+        let is_close = |request: &Request| matches!(request, Request::Close(..));
+        // A close is always taken, once: it ends all that waits.
+        if is_close(&request) && state.requests.iter().any(is_close) {
+            return Ok(());
+        }
+        if state.requests.len() >= REQUESTS && !is_close(&request) {
             return Err(Busy);
         }
         state.requests.push(request);
@@ -261,7 +274,7 @@ impl Outbox {
             let rest = Bytes::copy_from_slice(&frame[sent..]);
             let queue = state.queue.get_or_insert_default();
             queue.bytes += rest.len();
-            queue.waiting.push_back(Waiting { frames: rest, messages: 0, begun: true });
+            queue.waiting.push_back(Waiting { frames: rest, messages: 0, begun: true, own: true });
         }
     }
 

@@ -121,6 +121,12 @@ impl Presence {
         change
     }
 
+    /// What a session tells of itself on a topic.
+    pub fn info(&self, topic: &TopicName, session: SessionId) -> Option<Arc<str>> {
+        let shard = self.shard(topic.as_str()).lock();
+        Some(shard.get(topic)?.sessions.get(&session)?.info.clone())
+    }
+
     pub fn counts(&self, topic: &str) -> Counts {
         let shard = self.shard(topic).lock();
         shard.get(topic).map(Members::counts).unwrap_or_default()

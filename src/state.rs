@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use crate::hub::Subscription;
-use crate::message::SessionId;
+use crate::message::{SessionId, TopicName};
 use crate::route::Route;
 
 /// Attributes of a session, at most.
@@ -52,6 +52,10 @@ pub struct Timer {
 impl SessionState {
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
+
+    pub fn is_subscribed(&self, topic: &TopicName) -> bool {
+        self.subscriptions.iter().any(|subscribed| subscribed.subscription.topic == *topic)
     }
 
     /// None removes the attribute.

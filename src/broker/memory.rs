@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,6 +22,9 @@ pub struct MemoryBroker {
     shards: Box<[Mutex<HashMap<TopicName, Log>>]>,
     hasher: RandomState,
     topics_per_shard: usize,
+    /// What all histories take together, and may take.
+    bytes: AtomicUsize,
+    limit: usize,
 }
 
 struct Log {
@@ -30,24 +34,36 @@ struct Log {
     keys: VecDeque<(Box<str>, Instant)>,
 }
 
-impl Default for MemoryBroker {
-    fn default() -> Self {
-        Self::with_capacity(TOPICS * SHARDS)
-    }
-}
-
 impl MemoryBroker {
-    /// A broker that holds history of about `topics` topics.
-    pub fn with_capacity(topics: usize) -> Self {
+    /// A broker that holds about `limit` bytes of history.
+    pub fn new(limit: usize) -> Self {
+        Self::with_capacity(TOPICS * SHARDS, limit)
+    }
+
+    fn with_capacity(topics: usize, limit: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             topics_per_shard: (topics / SHARDS).max(1),
+            bytes: AtomicUsize::new(0),
+            limit,
         }
     }
 
     fn shard(&self, topic: &str) -> &Mutex<HashMap<TopicName, Log>> {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
+    }
+
+    fn forget_spent(&self, shard: &mut HashMap<TopicName, Log>, now: Instant) {
+        shard.retain(|_, log| {
+            self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
+            !log.is_spent(now)
+        });
+    }
+
+    /// What all histories take now, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Appends to the topic's history and gives the publication its position.
@@ -64,7 +80,7 @@ impl MemoryBroker {
         let now = Instant::now();
         let mut shard = self.shard(publication.topic.as_str()).lock();
         if shard.len() >= self.topics_per_shard && !shard.contains_key(&publication.topic) {
-            shard.retain(|_, log| !log.is_spent(now));
+            self.forget_spent(&mut shard, now);
             if shard.len() >= self.topics_per_shard {
                 return Err(BrokerError::Full);
             }
@@ -78,14 +94,21 @@ impl MemoryBroker {
         if retention.size == 0 {
             return Ok(Accepted::Deliver(Arc::new(publication)));
         }
-        log.expire(now);
+        let mut freed = log.expire(now);
+        // What a topic drops makes room for what it takes; without that a full broker would be full for ever.
+        while log.entries.len() >= retention.size as usize {
+            freed += log.entries.pop_front().map_or(0, |oldest| cost(&oldest));
+        }
+        let taken = cost(&publication);
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        if self.bytes.load(Ordering::Relaxed) + taken > self.limit {
+            return Err(BrokerError::Full);
+        }
+        self.bytes.fetch_add(taken, Ordering::Relaxed);
         log.position.offset += 1;
         publication.position = Some(log.position);
         let publication = Arc::new(publication);
         log.entries.push_back(publication.clone());
-        while log.entries.len() > retention.size as usize {
-            log.entries.pop_front();
-        }
         log.expires = now + retention.ttl;
         Ok(Accepted::Deliver(publication))
     }
@@ -96,13 +119,13 @@ impl MemoryBroker {
         let mut shard = self.shard(topic.as_str()).lock();
         // To look at a topic gives it an epoch, so that what is published next can be recovered from here.
         if shard.len() >= self.topics_per_shard && !shard.contains_key(topic) {
-            shard.retain(|_, log| !log.is_spent(now));
+            self.forget_spent(&mut shard, now);
             if shard.len() >= self.topics_per_shard {
                 return Err(BrokerError::Full);
             }
         }
         let log = shard.entry(topic.clone()).or_insert_with(|| Log::new(now));
-        log.expire(now);
+        self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
         // The position is what the topic is known by: whoever has just read it must find it again.
         log.expires = log.expires.max(now + IDEMPOTENCY_WINDOW);
         let first = log.position.offset + 1 - log.entries.len() as u64;
@@ -121,10 +144,7 @@ impl MemoryBroker {
         let now = Instant::now();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.retain(|_, log| {
-                log.expire(now);
-                !log.is_spent(now)
-            });
+            self.forget_spent(&mut shard, now);
             if shard.capacity() > 4 * shard.len() + 64 {
                 shard.shrink_to_fit();
             }
@@ -150,15 +170,23 @@ impl Log {
         true
     }
 
-    fn expire(&mut self, now: Instant) {
-        if self.expires <= now {
-            self.entries = VecDeque::new();
+    /// Says how many bytes it has freed.
+    fn expire(&mut self, now: Instant) -> usize {
+        if self.expires > now {
+            return 0;
         }
+        std::mem::take(&mut self.entries).iter().map(|entry| cost(entry)).sum()
     }
 
     fn is_spent(&self, now: Instant) -> bool {
         self.expires <= now && self.keys.back().is_none_or(|(_, until)| *until <= now)
     }
+}
+
+/// What an entry of a history takes, in bytes, roughly.
+fn cost(publication: &Publication) -> usize {
+    let metadata: usize = publication.metadata.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+    publication.message.len() + metadata + 192
 }
 
 #[cfg(test)]
@@ -197,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn history_keeps_its_size_and_its_time() {
-        let broker = MemoryBroker::default();
+        let broker = MemoryBroker::new(1 << 20);
         let topic = TopicName::parse("t").unwrap();
         for (n, text) in (1..).zip(["a", "b", "c", "d"]) {
             assert_eq!(offset(broker.publish(publication("t", text), KEEP, None).unwrap()), n);
@@ -218,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn recovery_knows_what_it_has_lost() {
-        let broker = MemoryBroker::default();
+        let broker = MemoryBroker::new(1 << 20);
         let topic = TopicName::parse("t").unwrap();
         for text in ["a", "b", "c", "d", "e"] {
             broker.publish(publication("t", text), KEEP, None).unwrap();
@@ -235,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idempotency_key_counts_once_within_its_window() {
-        let broker = MemoryBroker::default();
+        let broker = MemoryBroker::new(1 << 20);
         let publish = |key| broker.publish(publication("t", "x"), KEEP, Some(key)).unwrap();
         assert_eq!(offset(publish("k")), 1);
         assert!(matches!(publish("k"), Accepted::Duplicate));
@@ -245,9 +273,25 @@ mod tests {
         assert!(offset(publish("k")) > 0);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn history_is_bounded_in_bytes_and_frees_what_it_forgets() {
+        let broker = MemoryBroker::new(10_000);
+        let long = "x".repeat(1_000);
+        let taken =
+            (0..20).filter(|n| broker.publish(publication(&format!("t{n}"), &long), KEEP, None).is_ok()).count();
+        assert!((5..10).contains(&taken), "{taken}");
+        tokio::time::advance(KEEP.ttl).await;
+        broker.sweep();
+        assert_eq!(broker.bytes(), 0);
+        for _ in 0..100 {
+            broker.publish(publication("t", &long), KEEP, None).unwrap();
+        }
+        assert!(broker.bytes() < 4_000, "three are kept");
+    }
+
     #[test]
     fn a_full_broker_refuses_new_topics_and_keeps_the_old() {
-        let broker = MemoryBroker::with_capacity(SHARDS);
+        let broker = MemoryBroker::with_capacity(SHARDS, 1 << 20);
         let accepted = (0..1000)
             .filter(|n| broker.publish(publication(&format!("t{n}"), "x"), KEEP, None).is_ok())
             .collect::<Vec<_>>();

@@ -32,7 +32,7 @@ pub struct Retention {
 /// A broker's no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    #[error("the broker holds as many topics with history as it may")]
+    #[error("the broker holds as much history as it may (`history_memory`)")]
     Full,
 }
 

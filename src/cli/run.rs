@@ -29,10 +29,11 @@ impl Run {
         raise_descriptor_limit(config.max_connections);
         let runtime = runtime()?;
         let result = runtime.block_on(async {
+            let stop = signals()?;
             let gateway = Gateway::build(config).await?;
             let (address, admin) = (gateway.address()?, gateway.admin_address()?);
             tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
-            gateway.run(signals()?).await
+            gateway.run(stop).await
         });
         // Sessions that outlived the drain are broken off.
         runtime.shutdown_background();

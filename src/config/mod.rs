@@ -35,6 +35,8 @@ pub struct Config {
     pub drain_timeout: Span,
     /// What all values of all plugins in the embedded key-value store may take together.
     pub kv_memory: Size,
+    /// What the history of all topics may take together.
+    pub history_memory: Size,
     /// What topics keep. The first pattern that matches a topic's name decides.
     #[serde(rename = "topic")]
     #[cfg_attr(test, schemars(with = "Vec<TopicConfig>"))]
@@ -62,6 +64,7 @@ impl Default for Config {
             handshake_timeout: seconds(10),
             drain_timeout: seconds(10),
             kv_memory: Size(64 << 20),
+            history_memory: Size(256 << 20),
             topics: Vec::new(),
             routes: Vec::new(),
             files: Vec::new(),

@@ -1,10 +1,14 @@
 //! The CPU time of a call: counted on the thread's own clock, so a busy machine kills no innocent call.
 //!
 //! The engine's epoch ticks every few milliseconds. A call that sees no tick costs nothing here; from the first tick
-//! on the thread's CPU clock is read at each, so a call may use up to one tick more than its budget.
+//! on the thread's CPU clock is read at each, so a call may use up to one tick more than its budget. A call that waits
+//! gives up its thread at each tick, and has the clock read around each of its polls.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -17,39 +21,59 @@ pub struct Overrun(pub Duration);
 /// One call's account.
 pub struct Budget {
     limit: Duration,
-    used: Duration,
-    /// The thread's clock at the last tick, and the poll in which that was.
-    last: Option<(u64, Duration)>,
-    /// Counts the polls of a call that waits: between two, the call may have moved to another thread.
-    polls: Arc<AtomicU64>,
+    /// The thread's clock at the first tick.
+    begun: Option<Duration>,
+    /// What a call that waits has used in its earlier polls, in nanoseconds: between two, it may change its thread.
+    before: Arc<AtomicU64>,
 }
 
 impl Budget {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, used: Duration::ZERO, last: None, polls: Arc::default() }
+        Self { limit, begun: None, before: Arc::default() }
     }
 
     pub fn begin(&mut self) {
-        self.used = Duration::ZERO;
-        self.last = None;
+        self.begun = None;
+        self.before.store(0, Ordering::Relaxed);
     }
 
-    /// The counter that whoever polls a waiting call must raise before each poll.
-    pub fn polls(&self) -> Arc<AtomicU64> {
-        self.polls.clone()
+    /// What `Metered` keeps the account of a call that waits in.
+    pub fn account(&self) -> Arc<AtomicU64> {
+        self.before.clone()
     }
 
-    /// Called at each tick while the call runs.
+    /// Called at each tick while a call that does not wait runs.
     pub fn tick(&mut self) -> Result<(), Overrun> {
-        let poll = self.polls.load(Ordering::Relaxed);
         let now = thread_time();
-        if let Some((same, last)) = self.last
-            && same == poll
-        {
-            self.used += now.saturating_sub(last);
-        }
-        self.last = Some((poll, now));
-        if self.used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
+        let begun = *self.begun.get_or_insert(now);
+        self.check(now.saturating_sub(begun))
+    }
+
+    /// Called at each tick while a call that waits runs, which ends its poll.
+    pub fn tick_waiting(&self) -> Result<(), Overrun> {
+        self.check(Duration::from_nanos(self.before.load(Ordering::Relaxed)))
+    }
+
+    fn check(&self, used: Duration) -> Result<(), Overrun> {
+        if used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
+    }
+}
+
+/// A call that waits, with the CPU time of each of its polls on its account.
+pub struct Metered<'a, F> {
+    pub account: &'a AtomicU64,
+    pub call: Pin<&'a mut F>,
+}
+
+impl<F: Future> Future for Metered<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let begun = thread_time();
+        let polled = self.call.as_mut().poll(context);
+        let used = thread_time().saturating_sub(begun);
+        self.account.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        polled
     }
 }
 

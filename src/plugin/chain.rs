@@ -121,7 +121,7 @@ impl Chain {
             let message = lowered(replaced.as_ref().map_or(message, Message::as_ref));
             match plugin.call::<signature::Inbound<'_>, _, _>(Hook::Inbound, event, (session, message)).await? {
                 Verdict::Next => {}
-                Verdict::Replace(message) => replaced = Some(message.into()),
+                Verdict::Replace(message) => replaced = Some(plugin.replacement(Hook::Inbound, message.into())?),
                 Verdict::Stop => break,
             }
         }
@@ -141,7 +141,9 @@ impl Chain {
             publication = Arc::unwrap_or_clone(shared);
             match verdict {
                 Verdict::Next => {}
-                Verdict::Replace(message) => publication.message = message.into(),
+                Verdict::Replace(message) => {
+                    publication.message = plugin.replacement(Hook::Publication, message.into())?;
+                }
                 Verdict::Stop => return Ok(None),
             }
         }

@@ -38,6 +38,16 @@ pub enum Why {
 }
 
 impl Why {
+    /// What a hook answered, cut to what a log line should have.
+    pub fn error(mut sentence: String) -> Self {
+        let mut end = sentence.len().min(8 << 10);
+        while !sentence.is_char_boundary(end) {
+            end -= 1;
+        }
+        sentence.truncate(end);
+        Self::Error(sentence)
+    }
+
     /// The metric's label.
     pub fn label(&self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ use super::event::{Event, Hook};
 use super::failure::{Failure, Why};
 use super::host::{self, Context, State};
 use super::instance::{Instance, Signature};
+use crate::message::Message;
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
 /// What instances are made from.
@@ -131,8 +132,8 @@ impl Generation {
             metrics,
             context,
         };
-        let first = generation.make().await.map_err(|why| anyhow::anyhow!("its first instance cannot serve: {why}"))?;
-        generation.put(first);
+        let made = generation.make().await.map(drop);
+        made.map_err(|why| anyhow::anyhow!("its first instance cannot serve: {why}"))?;
         Ok(generation)
     }
 
@@ -162,11 +163,13 @@ impl Generation {
         let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let result = match self.take().await {
-            Ok(mut instance) => {
-                let answer = instance.call::<S, P, _>(hook, event, params, self.context.limits.wall.0).await;
-                self.put(instance);
-                answer.and_then(|(answer,)| answer.map_err(Why::Error))
-            }
+            Ok(mut lease) => match &mut lease.instance {
+                Some(instance) => {
+                    let answer = instance.call::<S, P, _>(hook, event, params, self.context.limits.wall.0).await;
+                    answer.and_then(|(answer,)| answer.map_err(Why::error))
+                }
+                None => Err(Why::Busy),
+            },
             Err(why) => Err(why),
         };
         if let Some(begun) = begun {
@@ -175,17 +178,25 @@ impl Generation {
         result.map_err(|why| self.failed(hook, why))
     }
 
+    /// What a plugin puts in a message's place counts towards its output.
+    pub fn replacement(&self, hook: Hook, message: Message) -> Result<Message, Failure> {
+        if message.len() > self.context.limits.output.0 {
+            return Err(self.failed(hook, Why::Quota("over the quota of bytes in effects (`output`)".to_owned())));
+        }
+        Ok(message)
+    }
+
     fn failed(&self, hook: Hook, why: Why) -> Failure {
         let plugin = &*self.context.name;
         self.metrics.call_failures.with_label_values(&[plugin, hook.name(), why.label()]).inc();
         Failure { plugin: plugin.into(), generation: self.context.generation, hook, why }
     }
 
-    async fn take(&self) -> Result<Box<Instance>, Why> {
+    async fn take(&self) -> Result<Lease<'_>, Why> {
         loop {
             let freed = self.free.notified();
             if let Some(instance) = self.idle.lock().pop() {
-                return Ok(instance);
+                return Ok(Lease { generation: self, instance: Some(instance) });
             }
             if self.live.load(Ordering::Relaxed) < self.context.limits.instances.max(1) {
                 return self.make().await;
@@ -197,34 +208,37 @@ impl Generation {
         }
     }
 
-    async fn make(&self) -> Result<Box<Instance>, Why> {
+    async fn make(&self) -> Result<Lease<'_>, Why> {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.instances.inc();
+        let mut lease = Lease { generation: self, instance: None };
         // Boxed: a generation's calls need not carry the room for making an instance, which they seldom do.
-        match Box::pin(Instance::new(&self.template, &self.context)).await {
-            Ok(instance) => Ok(Box::new(instance)),
-            Err(why) => {
-                self.lost(1);
-                Err(why)
-            }
-        }
-    }
-
-    fn put(&self, instance: Box<Instance>) {
-        if instance.is_good() {
-            self.idle.lock().push(instance);
-        } else {
-            drop(instance);
-            self.lost(1);
-        }
-        if self.template.waits {
-            self.free.notify_one();
-        }
+        lease.instance = Some(Box::new(Box::pin(Instance::new(&self.template, &self.context)).await?));
+        Ok(lease)
     }
 
     fn lost(&self, instances: usize) {
         self.live.fetch_sub(instances, Ordering::Relaxed);
         self.instances.sub(instances as i64);
+    }
+}
+
+/// An instance that is out of the pool, or one that is being made. It is given back or counted as lost however the call
+/// ends, also when nobody waits for its end any more.
+struct Lease<'a> {
+    generation: &'a Generation,
+    instance: Option<Box<Instance>>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        match self.instance.take().filter(|instance| instance.is_good()) {
+            Some(instance) => self.generation.idle.lock().push(instance),
+            None => self.generation.lost(1),
+        }
+        if self.generation.template.waits {
+            self.generation.free.notify_one();
+        }
     }
 }
 

@@ -2,15 +2,14 @@
 
 #![allow(unsafe_code, reason = "wasmtime checks a function's type at each safe call; here once for each instance")]
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::AtomicU64;
 
 use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
+use super::budget::Metered;
 use super::event::{Event, Hook};
 use super::failure::Why;
 use super::generation::Template;
@@ -25,7 +24,7 @@ type Answer<T> = (Result<T, String>,);
 pub struct Instance {
     store: Store<State>,
     hooks: [Option<Func>; Hook::ALL.len()],
-    polls: Arc<AtomicU64>,
+    account: Arc<AtomicU64>,
     waits: bool,
     /// What it had when it was new.
     first_memory: usize,
@@ -55,15 +54,21 @@ impl Instance {
         store.set_epoch_deadline(1);
         let waits = template.waits;
         store.epoch_deadline_callback(move |mut store| {
-            store.data_mut().budget.tick()?;
             // A call that waits gives others a turn at each tick; one that does not cannot.
-            Ok(if waits { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
+            if waits {
+                store.data_mut().budget.tick_waiting()?;
+                return Ok(UpdateDeadline::Yield(1));
+            }
+            store.data_mut().budget.tick()?;
+            Ok(UpdateDeadline::Continue(1))
         });
         store.data_mut().begin(Hook::Init, None);
-        let polls = store.data().budget.polls();
+        let account = store.data().budget.account();
+        let wall = context.limits.wall.0;
         let made = if waits {
             let mut instantiation = pin!(template.pre.instantiate_async(&mut store));
-            Counted { polls: &polls, future: instantiation.as_mut() }.await
+            let metered = Metered { account: &account, call: instantiation.as_mut() };
+            tokio::time::timeout(wall, metered).await.map_err(|_| Why::Wall(wall))?
         } else {
             template.pre.instantiate(&mut store)
         };
@@ -81,12 +86,11 @@ impl Instance {
             }
         }
         let first_memory = store.data().memory_bytes();
-        let mut made = Self { store, hooks, polls, waits, first_memory, dead: false };
+        let mut made = Self { store, hooks, account, waits, first_memory, dead: false };
         made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
         if made.hooks[Hook::Init as usize].is_some() {
-            let wall = context.limits.wall.0;
             let answer = made.call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall).await?;
-            answer.0.map_err(Why::Error)?;
+            answer.0.map_err(Why::error)?;
         }
         made.first_memory = made.store.data().memory_bytes();
         Ok(made)
@@ -151,7 +155,7 @@ impl Instance {
         self.dead = true;
         let answer = if self.waits {
             let call = pin!(func.call_async(&mut self.store, params));
-            match tokio::time::timeout(wall, Counted { polls: &self.polls, future: call }).await {
+            match tokio::time::timeout(wall, Metered { account: &self.account, call }).await {
                 Ok(answer) => answer.map_err(Some),
                 Err(_) => Err(None),
             }
@@ -188,19 +192,4 @@ pub trait Signature {
 impl<P, R> Signature for (P, R) {
     type Params = P;
     type Answer = R;
-}
-
-/// Raises the counter before each poll, for the budget: between two polls a call may change its thread.
-struct Counted<'a, F> {
-    polls: &'a AtomicU64,
-    future: Pin<&'a mut F>,
-}
-
-impl<F: Future> Future for Counted<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<F::Output> {
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        self.future.as_mut().poll(context)
-    }
 }

@@ -16,6 +16,8 @@ use crate::presence::Member;
 use crate::state::{SessionState, Subscribed, Timer};
 use crate::wire;
 
+/// A timer that sets itself again and again must not keep a thread busy.
+const TIMER_MIN: Duration = Duration::from_millis(10);
 /// A timer that is set further ahead than this fires then.
 const TIMER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -72,6 +74,9 @@ impl Session {
                 self.route.route.counters.sent.inc();
             }
             Effect::Publish(publish) => {
+                if state(event).is_some_and(|state| state.is_subscribed(&publish.topic)) {
+                    self.write_before(out);
+                }
                 if let Published::Congested(topic) = self.applier.publish(*publish, patience).await? {
                     self.congested = Some(topic);
                 }
@@ -83,8 +88,14 @@ impl Session {
                     self.ending = Some((close, Closer::Plugin));
                 }
             }
-            Effect::ToUser(user, remote) => self.applier.to_user(&user, &remote)?,
-            Effect::ToSession(session, remote) => self.applier.to_session(session, &remote)?,
+            Effect::ToUser(user, remote) => {
+                self.write_before(out);
+                self.applier.to_user(&user, &remote)?;
+            }
+            Effect::ToSession(session, remote) => {
+                self.write_before(out);
+                self.applier.to_session(session, &remote)?;
+            }
             Effect::SetUser(user) => self.set_user(event, user),
             Effect::SetAttribute(name, value) => {
                 if let Some(state) = state(event) {
@@ -98,7 +109,7 @@ impl Session {
                 self.alarm.as_mut().reset(Instant::now());
             }
             Effect::SetTimer { plugin, name, after } => {
-                let at = Instant::now() + Duration::from_millis(after).min(TIMER_MAX);
+                let at = Instant::now() + Duration::from_millis(after).clamp(TIMER_MIN, TIMER_MAX);
                 if let Some(state) = state(event) {
                     state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                     state.timers.push(Timer { plugin, name, at });
@@ -114,6 +125,12 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What was sent so far goes out before something that may reach this client by another way.
+    fn write_before(&mut self, out: &mut Vec<u8>) {
+        self.write(out);
+        out.clear();
     }
 
     fn subscribe(
@@ -197,7 +214,8 @@ impl Session {
         state.user = user;
         let topic = |one: &Subscribed| one.present.then(|| one.subscription.topic.clone());
         for topic in state.subscriptions.iter().filter_map(topic).collect::<Vec<_>>() {
-            let member = Member { session: state.id, user: state.user.clone(), info: "".into() };
+            let info = self.applier.node.presence.info(&topic, state.id).unwrap_or_default();
+            let member = Member { session: state.id, user: state.user.clone(), info };
             self.applier.join(&topic, member);
         }
     }

@@ -51,7 +51,7 @@ impl Session {
                 return Poll::Ready(next);
             }
             if self.alarm.as_mut().poll(context).is_ready() {
-                if let Some(next) = self.alarmed(scratch) {
+                if let Some(next) = self.alarmed(context, scratch) {
                     return Poll::Ready(next);
                 }
                 // Polled again, so that the new deadline wakes this task.
@@ -67,7 +67,7 @@ impl Session {
                 }
             }
             // A client that does not take what it caused gets no more of it.
-            if flushed.is_pending() && self.outbox.backlog() > self.route.route.outbox_limit / 2 {
+            if flushed.is_pending() && self.outbox.own_backlog() > self.route.route.outbox_limit / 2 {
                 return Poll::Pending;
             }
             if std::mem::take(&mut self.greedy) {
@@ -155,7 +155,9 @@ impl Session {
     /// Handles an event within the turn, or leaves it to be awaited.
     fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
         let chain = self.route.chain.load_full();
-        if chain.waits() || self.applier.waits() {
+        // What others ask for calls no plugin.
+        let calls = !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_));
+        if calls && (chain.waits() || self.applier.waits()) {
             return Some(Next::Await(task.into_owned()));
         }
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -177,6 +179,11 @@ impl Session {
             self.write_out(scratch);
             Next::End(close, by)
         })
+    }
+
+    fn has_unread(&mut self, context: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        matches!(self.reader.poll_peek(context, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(1)))
     }
 
     fn write_out(&mut self, scratch: &mut Scratch) {
@@ -203,7 +210,7 @@ impl Session {
     }
 
     /// The heartbeat, the expiry, and plugins' timers.
-    fn alarmed(&mut self, scratch: &mut Scratch) -> Option<Next> {
+    fn alarmed(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Option<Next> {
         let now = Instant::now();
         let beat = match self.pulse.beat(&self.route.route.heartbeat, now) {
             Beat::Sleep(until) => until,
@@ -212,6 +219,11 @@ impl Session {
                 wire::frame(&mut ping, opcode::PING, &[]);
                 self.write(&ping);
                 until
+            }
+            // What has arrived while this session waited for something else is an answer too.
+            Beat::Dead if self.has_unread(context) => {
+                self.pulse.heard(now);
+                now + self.route.route.heartbeat.interval
             }
             Beat::Dead => {
                 self.applier.node.metrics.heartbeat_timeouts.inc();

@@ -52,7 +52,24 @@ async fn start() -> Gateway {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_harms_its_own_event_alone() {
-    let gateway = start().await;
+    each_alone(start().await).await;
+}
+
+/// The same guest on a stack of its own, which a plugin has that imports what may wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_harms_its_own_event_alone_where_calls_may_wait() {
+    let clock = r#"(import "tidegate:plugin/clock@0.1.0" "now" (func $now (result i64)))"#;
+    let presence = r#"(import "tidegate:plugin/presence@0.1.0" "has-user" (func (param i32 i32 i32 i32 i32)))"#;
+    let guest = wat("hostile", &[(clock, &format!("{clock}\n  {presence}"))]);
+    let gateway = Gateway::start_with(CONFIG, &[("hostile", guest)]).await;
+    let (_, plugins) = gateway.admin("/plugins").await;
+    let plugins: serde_json::Value = serde_json::from_str(&plugins).unwrap();
+    let hostile = plugins.as_array().unwrap().iter().find(|plugin| plugin["name"] == "hostile").unwrap();
+    assert_eq!(hostile["waits"], true);
+    each_alone(gateway).await;
+}
+
+async fn each_alone(gateway: Gateway) {
     // Another route's client asks all the while.
     let stop = Arc::new(AtomicBool::new(false));
     let mut neighbour = Client::connect(&gateway.ws_url("/echo")).await;

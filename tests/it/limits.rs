@@ -20,7 +20,7 @@ limits = { message = "1KiB" }
 name = "watched"
 path = "/watched"
 plugins = ["echo"]
-heartbeat = { interval = "300ms", timeout = "300ms" }
+heartbeat = { interval = "500ms", timeout = "3s" }
 "#;
 
 #[tokio::test]

@@ -1,17 +1,33 @@
 //! `topics`: publish.
 
-use wasmtime::Result;
+use wasmtime::{Error, Result};
 
 use super::wit::types::{Message, Refusal};
-use super::{GrantedTopics, State, mistake, payload_len, topic_name, wit};
+use super::{GrantedTopics, Quota, State, mistake, payload_len, topic_name, wit};
 use crate::message::SessionId;
 use crate::plugin::effects::{Effect, Publish};
 
 /// Bytes of an idempotency key, and of a key.
 const KEY: usize = 64;
+/// What a plugin may ask to be kept of a topic, beyond what is configured: publications, and milliseconds.
+const HISTORY: u32 = 10_000;
+const HISTORY_TTL: u64 = 7 * 24 * 3600 * 1000;
+/// Sessions that one publication is not delivered to.
+const EXCLUDED: usize = 64;
 /// Metadata of a publication: entries, and bytes in all.
 const METADATA: usize = 16;
 const METADATA_BYTES: usize = 4 << 10;
+
+impl State {
+    fn exclude(&mut self, effect: u32, id: SessionId) -> Result<()> {
+        let excluded = &mut self.publish_effect(effect)?.exclude;
+        if excluded.len() >= EXCLUDED {
+            return Err(Error::new(Quota("excluded sessions, 64")));
+        }
+        excluded.push(id);
+        Ok(())
+    }
+}
 
 impl wit::topics::Host for State {
     fn publish(&mut self, topic: String, message: Message) -> Result<Result<u32, Refusal>> {
@@ -38,20 +54,19 @@ impl wit::topics::Host for State {
 
     fn with_exclude(&mut self, effect: u32, session: u64) -> Result<()> {
         let id = self.session(session)?.id;
-        self.charge(0, size_of::<SessionId>())?;
-        self.publish_effect(effect)?.exclude.push(id);
-        Ok(())
+        self.exclude(effect, id)
     }
 
     fn with_exclude_id(&mut self, effect: u32, id: String) -> Result<()> {
-        self.charge(0, size_of::<SessionId>())?;
         // An id that is none excludes nobody, as does that of a session that has left.
-        self.publish_effect(effect)?.exclude.extend(SessionId::parse(&id));
-        Ok(())
+        match SessionId::parse(&id) {
+            Some(id) => self.exclude(effect, id),
+            None => self.publish_effect(effect).map(drop),
+        }
     }
 
     fn with_history(&mut self, effect: u32, size: u32, ttl: u64) -> Result<()> {
-        self.publish_effect(effect)?.history = Some((size, ttl));
+        self.publish_effect(effect)?.history = Some((size.min(HISTORY), ttl.min(HISTORY_TTL)));
         Ok(())
     }
 
