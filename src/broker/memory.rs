@@ -1,6 +1,6 @@
 //! The embedded broker: history in this process, for one node alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,9 @@ struct Log {
     position: Position,
     entries: VecDeque<Arc<Publication>>,
     expires: Instant,
-    keys: VecDeque<(Box<str>, Instant)>,
+    /// Idempotency keys in the order of their use, and the same to look in.
+    keys: VecDeque<(Arc<str>, Instant)>,
+    known: HashSet<Arc<str>>,
 }
 
 impl MemoryBroker {
@@ -155,18 +157,27 @@ impl MemoryBroker {
 impl Log {
     fn new(now: Instant) -> Self {
         let epoch = getrandom::u64().unwrap_or_else(|_| crate::message::unix_now());
-        Self { position: Position { epoch, offset: 0 }, entries: VecDeque::new(), expires: now, keys: VecDeque::new() }
+        Self {
+            position: Position { epoch, offset: 0 },
+            entries: VecDeque::new(),
+            expires: now,
+            keys: VecDeque::new(),
+            known: HashSet::new(),
+        }
     }
 
     /// False: the key was used within the window.
     fn admit(&mut self, key: &str, now: Instant) -> bool {
         while self.keys.front().is_some_and(|(_, until)| *until <= now) || self.keys.len() >= KEYS {
-            self.keys.pop_front();
+            if let Some((oldest, _)) = self.keys.pop_front() {
+                self.known.remove(&oldest);
+            }
         }
-        if self.keys.iter().any(|(known, _)| **known == *key) {
+        let key: Arc<str> = key.into();
+        if !self.known.insert(key.clone()) {
             return false;
         }
-        self.keys.push_back((key.into(), now + IDEMPOTENCY_WINDOW));
+        self.keys.push_back((key, now + IDEMPOTENCY_WINDOW));
         true
     }
 

@@ -15,7 +15,7 @@ use crate::{process, toolchain::Toolchain, workspace};
 struct Plugin {
     name: String,
     package: String,
-    library: String,
+    artifact: String,
 }
 
 pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
@@ -44,7 +44,7 @@ fn build_into(plugins: &[Plugin], directory: &Path) -> Result<()> {
         // bytes would depend on which others were named.
         process::run(&mut toolchain.build(&plugin.package))
             .with_context(|| format!("plugin {} was not built; the one in place is untouched", plugin.name))?;
-        let source = toolchain.output(&plugin.library);
+        let source = toolchain.output(&plugin.artifact);
         let content =
             fs::read(&source).with_context(|| format!("plugin {}: {} was not made", plugin.name, source.display()))?;
         let changed = put(&directory.join(&plugin.name).with_extension("wasm"), &content)?;
@@ -86,8 +86,8 @@ fn read(manifest: &Path) -> Result<Plugin> {
     let text = fs::read_to_string(manifest)?;
     let name = manifest.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let package = value(&text, "package", "name").with_context(|| format!("{} has no name", manifest.display()))?;
-    let library = value(&text, "lib", "name").unwrap_or(package).replace('-', "_");
-    Ok(Plugin { name, package: package.to_owned(), library })
+    let artifact = value(&text, "lib", "name").unwrap_or(package).replace('-', "_");
+    Ok(Plugin { name, package: package.to_owned(), artifact })
 }
 
 fn select(plugins: Vec<Plugin>, names: &[String]) -> Result<Vec<Plugin>> {
