@@ -48,6 +48,27 @@ impl Cache {
         Ok((component, trouble))
     }
 
+    /// Removes the oldest files, and with them what a crash has left half-written.
+    fn prune(&self) -> std::io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            // One that is gone already was another gateway's to remove or rename.
+            if let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) {
+                files.push((modified, entry.path()));
+            }
+        }
+        files.sort();
+        let surplus = files.len().saturating_sub(KEPT);
+        for (_, path) in files.iter().take(surplus) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Code from a directory that others may write to is theirs.
     fn check_private(&self) -> anyhow::Result<()> {
         use std::os::unix::fs::MetadataExt;
@@ -94,9 +115,13 @@ impl Cache {
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written.with_context(|| format!("{} cannot be written", path.display()))
+        written.with_context(|| format!("{} cannot be written", path.display()))?;
+        self.prune().with_context(|| format!("{} cannot be cleaned", self.directory.display()))
     }
 }
+
+/// Files that are kept: the newest builds of a few dozen plugins.
+const KEPT: usize = 128;
 
 fn compile(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Component> {
     Component::new(engine, bytes).map_err(sentence).context("it does not compile")
@@ -141,6 +166,21 @@ mod tests {
 
         fs::write(&path, &damaged[..10]).unwrap();
         assert!(cache.load(&engine, &path).is_err());
+    }
+
+    #[test]
+    fn the_oldest_files_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&folder.path().join("cache"));
+        make_private(&cache.directory).unwrap();
+        for n in 0..KEPT + 10 {
+            fs::write(cache.directory.join(format!(".left-{n}")), "").unwrap();
+        }
+        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let bytes = wat::parse_str("(component)").unwrap();
+        assert!(cache.component(&engine, &bytes).unwrap().1.is_none());
+        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), KEPT);
+        assert!(cache.load(&engine, &cache.directory.join(name(&engine, &bytes))).unwrap().is_some());
     }
 
     #[test]
