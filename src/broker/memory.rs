@@ -30,7 +30,10 @@ pub struct MemoryBroker {
 struct Log {
     position: Position,
     entries: VecDeque<Arc<Publication>>,
+    /// When the entries have outlived their time.
     expires: Instant,
+    /// Until then the position is kept for those who have read it.
+    known_until: Instant,
     /// Idempotency keys in the order of their use, and the same to look in.
     keys: VecDeque<(Arc<str>, Instant)>,
     known: HashSet<Arc<str>>,
@@ -88,6 +91,18 @@ impl MemoryBroker {
             }
         }
         let log = shard.entry(publication.topic.clone()).or_insert_with(|| Log::new(now));
+        self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
+        // What a topic drops makes room for what it takes; without that a full broker would be full for ever.
+        let surplus = (log.entries.len() + 1).saturating_sub(retention.size as usize).min(log.entries.len());
+        let (mut freed, mut taken) = (0, 0);
+        if retention.size > 0 {
+            freed = log.entries.iter().take(surplus).map(|oldest| cost(oldest)).sum();
+            taken = cost(&publication);
+            // Before anything is changed: what is refused may come again, under the same key.
+            if self.bytes.load(Ordering::Relaxed) - freed + taken > self.limit {
+                return Err(BrokerError::Full);
+            }
+        }
         if let Some(key) = idempotency_key
             && !log.admit(key, now)
         {
@@ -96,16 +111,8 @@ impl MemoryBroker {
         if retention.size == 0 {
             return Ok(Accepted::Deliver(Arc::new(publication)));
         }
-        let mut freed = log.expire(now);
-        // What a topic drops makes room for what it takes; without that a full broker would be full for ever.
-        while log.entries.len() >= retention.size as usize {
-            freed += log.entries.pop_front().map_or(0, |oldest| cost(&oldest));
-        }
-        let taken = cost(&publication);
+        log.entries.drain(..surplus);
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
-        if self.bytes.load(Ordering::Relaxed) + taken > self.limit {
-            return Err(BrokerError::Full);
-        }
         self.bytes.fetch_add(taken, Ordering::Relaxed);
         log.position.offset += 1;
         publication.position = Some(log.position);
@@ -129,7 +136,7 @@ impl MemoryBroker {
         let log = shard.entry(topic.clone()).or_insert_with(|| Log::new(now));
         self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
         // The position is what the topic is known by: whoever has just read it must find it again.
-        log.expires = log.expires.max(now + IDEMPOTENCY_WINDOW);
+        log.known_until = now + IDEMPOTENCY_WINDOW;
         let first = log.position.offset + 1 - log.entries.len() as u64;
         let (complete, skip) = match since {
             None => (true, log.entries.len().saturating_sub(limit)),
@@ -161,6 +168,7 @@ impl Log {
             position: Position { epoch, offset: 0 },
             entries: VecDeque::new(),
             expires: now,
+            known_until: now,
             keys: VecDeque::new(),
             known: HashSet::new(),
         }
@@ -190,7 +198,7 @@ impl Log {
     }
 
     fn is_spent(&self, now: Instant) -> bool {
-        self.expires <= now && self.keys.back().is_none_or(|(_, until)| *until <= now)
+        self.expires.max(self.known_until) <= now && self.keys.back().is_none_or(|(_, until)| *until <= now)
     }
 }
 
@@ -282,6 +290,34 @@ mod tests {
         tokio::time::advance(IDEMPOTENCY_WINDOW).await;
         broker.sweep();
         assert!(offset(publish("k")) > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_read_a_history_does_not_prolong_it() {
+        let broker = MemoryBroker::new(1 << 20);
+        let topic = TopicName::parse("t").unwrap();
+        broker.publish(publication("t", "a"), KEEP, None).unwrap();
+        tokio::time::advance(KEEP.ttl - Duration::from_secs(1)).await;
+        assert_eq!(broker.history(&topic, None, 10).unwrap().publications.len(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(broker.history(&topic, None, 10).unwrap().publications.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_changes_nothing_and_may_come_again() {
+        let broker = MemoryBroker::new(1_000);
+        let topic = TopicName::parse("t").unwrap();
+        let long = "x".repeat(600);
+        broker.publish(publication("t", "a"), KEEP, None).unwrap();
+        let once = Retention { size: 1, ttl: KEEP.ttl };
+        let huge = "x".repeat(2_000);
+        assert!(broker.publish(publication("t", &huge), once, Some("huge")).is_err());
+        assert_eq!(texts(&broker.history(&topic, None, 10).unwrap()), ["a"], "nothing was dropped for it");
+        broker.publish(publication("full", &long), KEEP, None).unwrap();
+        assert!(broker.publish(publication("other", &long), KEEP, Some("k")).is_err());
+        tokio::time::advance(KEEP.ttl).await;
+        broker.sweep();
+        assert_eq!(offset(broker.publish(publication("other", &long), KEEP, Some("k")).unwrap()), 1);
     }
 
     #[tokio::test(start_paused = true)]
