@@ -9,7 +9,7 @@ use crate::hub::{PublishError, Published};
 use crate::message::{Closer, Message, Publication, SessionId, TopicName, unix_now};
 use crate::node::Node;
 use crate::outbox::{Outbox, Request};
-use crate::plugin::{Effect, Effects, Event, Failure, Hook, Publish, Remote, RouteChain};
+use crate::plugin::{Effect, Effects, Event, Failure, Hook, Patience, Publish, Remote, RouteChain};
 use crate::presence::{Member, Watch};
 use crate::wire;
 
@@ -24,14 +24,6 @@ pub enum Refused {
     Subscribe(TopicName, crate::broker::BrokerError),
     #[error("the session has more requests waiting than it may")]
     Busy,
-}
-
-/// Whether the caller can wait for an effect to be applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    Waits,
-    /// The caller has seen that nothing in its way waits.
-    None,
 }
 
 /// Acts on the node for all routes.
@@ -69,9 +61,10 @@ impl Applier {
             let passed = match patience {
                 // A publication hook that waits was swapped in since the caller looked: the thread waits, this once.
                 Patience::None if chain.waits() => tokio::task::block_in_place(|| {
-                    tokio::runtime::Handle::current().block_on(chain.publication(publication))
+                    let publication = chain.publication(publication, Patience::Waits);
+                    tokio::runtime::Handle::current().block_on(publication)
                 }),
-                _ => chain.publication(publication).await,
+                _ => chain.publication(publication, patience).await,
             };
             match passed {
                 Ok(Some(passed)) => publication = passed,

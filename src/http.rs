@@ -15,7 +15,7 @@ use crate::apply::Applier;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
-use crate::plugin::{Decision, Effects, Event, Failure, RouteChain};
+use crate::plugin::{Admission, Effects, Event, Failure, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable};
 use crate::session::{self, Begin};
 use crate::state::{Handshake, SessionState, decode_segment};
@@ -161,7 +161,7 @@ impl Http {
         let mut event = event.ok_or_else(internal)?;
         let mut effects = std::mem::take(&mut event.effects);
         match decided {
-            Ok(Decision::Admit(user)) => {
+            Ok(Admission::Admit(user)) => {
                 let mut state = event.session.take().ok_or_else(internal)?;
                 state.user = user;
                 let selected = effects.response.subprotocol.take();
@@ -172,7 +172,7 @@ impl Http {
                 // Reads of `opened` must find the attributes and the expiry; the rest is applied when there is a session.
                 Ok((state, effects))
             }
-            Ok(Decision::Refuse(status)) => Err(refusal_of(status, &mut effects)),
+            Ok(Admission::Refuse(status)) => Err(refusal_of(status, &mut effects)),
             Err(failure) => Err(self.authenticate_failed(route, &failure)),
         }
     }

@@ -25,15 +25,21 @@ pub struct Budget {
     begun: Option<Duration>,
     /// What a call that waits has used in its earlier polls, in nanoseconds: between two, it may change its thread.
     before: Arc<AtomicU64>,
+    /// What the call had used when the clock was last looked at.
+    used: Duration,
 }
+
+/// A call that is seen to have used as much is slow: others of its thread have felt it.
+const SLOW: Duration = Duration::from_millis(3);
 
 impl Budget {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, begun: None, before: Arc::default() }
+        Self { limit, begun: None, before: Arc::default(), used: Duration::ZERO }
     }
 
     pub fn begin(&mut self) {
         self.begun = None;
+        self.used = Duration::ZERO;
         self.before.store(0, Ordering::Relaxed);
     }
 
@@ -50,11 +56,17 @@ impl Budget {
     }
 
     /// Called at each tick while a call that waits runs, which ends its poll.
-    pub fn tick_waiting(&self) -> Result<(), Overrun> {
+    pub fn tick_waiting(&mut self) -> Result<(), Overrun> {
         self.check(Duration::from_nanos(self.before.load(Ordering::Relaxed)))
     }
 
-    fn check(&self, used: Duration) -> Result<(), Overrun> {
+    /// Whether the call has kept its thread for long.
+    pub fn was_slow(&self) -> bool {
+        self.used >= SLOW
+    }
+
+    fn check(&mut self, used: Duration) -> Result<(), Overrun> {
+        self.used = used;
         if used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
     }
 }

@@ -7,16 +7,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::event::{Event, Hook};
+use super::call::{Answer, Call, Content, Decision, Reply, SubscriptionEvent, Verdict};
+use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::generation::Generation;
-use super::instance::signature;
-use super::wit::BorrowedMessage;
-use super::wit::exports::tidegate::plugin::on_authenticate::Decision as WitDecision;
-use super::wit::exports::tidegate::plugin::on_presence::Event as WitPresenceEvent;
-use super::wit::exports::tidegate::plugin::on_session::Closer as WitCloser;
-use super::wit::tidegate::plugin::types::Verdict;
-use crate::message::{Close, Closer, Message, MessageRef, Pattern, Publication};
+use crate::message::{Close, Closer, Message, MessageRef, Pattern, Position, Publication};
 use crate::presence::Change;
 use crate::route::Route;
 
@@ -25,7 +20,6 @@ pub struct Chain {
     plugins: Box<[Arc<Generation>]>,
     /// Which hooks any of them has, by bit.
     hooks: u16,
-    waits: bool,
 }
 
 /// A route with its chain, which is replaced while the route serves.
@@ -36,9 +30,9 @@ pub struct RouteChain {
     pub chain: ArcSwap<Chain>,
 }
 
-/// What `authenticate` decided.
+/// What a chain decided on a handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum Admission {
     Admit(Option<Arc<str>>),
     /// With this HTTP status.
     Refuse(u16),
@@ -53,8 +47,7 @@ impl Chain {
             .into_iter()
             .filter(|hook| plugins.iter().any(|plugin| plugin.has(*hook)))
             .fold(0, |hooks, hook| hooks | 1 << hook as u16);
-        let waits = plugins.iter().any(|plugin| plugin.waits());
-        Self { plugins: plugins.into(), hooks, waits }
+        Self { plugins: plugins.into(), hooks }
     }
 
     pub fn has(&self, hook: Hook) -> bool {
@@ -63,121 +56,206 @@ impl Chain {
 
     /// Whether calls may wait for something; otherwise a call is over when it was polled once.
     pub fn waits(&self) -> bool {
-        self.waits
+        self.plugins.iter().any(|plugin| plugin.waits())
     }
 
-    fn with(&self, hook: Hook) -> impl Iterator<Item = &Arc<Generation>> {
-        self.plugins.iter().filter(move |plugin| plugin.has(hook))
+    /// The plugins that have a hook, with their places.
+    fn with(&self, hook: Hook) -> impl DoubleEndedIterator<Item = (usize, &Arc<Generation>)> {
+        self.plugins.iter().enumerate().filter(move |(_, plugin)| plugin.has(hook))
     }
 
     /// Asks who may come in. A chain in which nobody has the hook admits everyone; otherwise one must admit.
-    pub async fn authenticate(&self, event: Slot<'_>) -> Result<Decision, Failure> {
+    pub async fn authenticate(&self, event: Slot<'_>) -> Result<Admission, Failure> {
         if !self.has(Hook::Authenticate) {
-            return Ok(Decision::Admit(None));
+            return Ok(Admission::Admit(None));
         }
         let session = handle(event);
-        for plugin in self.with(Hook::Authenticate) {
-            match plugin.call::<signature::Authenticate, _, _>(Hook::Authenticate, event, (session,)).await? {
-                WitDecision::Pass => {}
-                WitDecision::Refuse(status @ 300..=599) => return Ok(Decision::Refuse(status)),
-                WitDecision::Refuse(_) => return Ok(Decision::Refuse(403)),
-                WitDecision::Admit(None) => return Ok(Decision::Admit(None)),
-                WitDecision::Admit(Some(user)) if (1..=crate::state::USER_MAX).contains(&user.len()) => {
-                    return Ok(Decision::Admit(Some(user.into())));
+        for (place, plugin) in self.with(Hook::Authenticate) {
+            match call(plugin, place, Call::Authenticate { session }, event).await? {
+                Answer::Decision(Decision::Refuse(status @ 300..=599)) => return Ok(Admission::Refuse(status)),
+                Answer::Decision(Decision::Refuse(_)) => return Ok(Admission::Refuse(403)),
+                Answer::Decision(Decision::Admit(None)) => return Ok(Admission::Admit(None)),
+                Answer::Decision(Decision::Admit(Some(user))) if (1..=crate::state::USER_MAX).contains(&user.len()) => {
+                    return Ok(Admission::Admit(Some(user)));
                 }
-                WitDecision::Admit(Some(_)) => return Ok(Decision::Refuse(403)),
+                Answer::Decision(Decision::Admit(Some(_))) => return Ok(Admission::Refuse(403)),
+                _ => {}
             }
         }
-        Ok(Decision::Refuse(401))
+        Ok(Admission::Refuse(401))
     }
 
     pub async fn opened(&self, event: Slot<'_>) -> Result<(), Failure> {
         let session = handle(event);
-        for plugin in self.with(Hook::Opened) {
-            plugin.call::<signature::Opened, _, _>(Hook::Opened, event, (session,)).await?;
+        for (place, plugin) in self.with(Hook::Opened) {
+            call(plugin, place, Call::Opened { session }, event).await?;
         }
         Ok(())
     }
 
     pub async fn closed(&self, event: Slot<'_>, close: &Close, by: Closer) -> Result<(), Failure> {
         let session = handle(event);
-        let by = match by {
-            Closer::Client => WitCloser::Client,
-            Closer::Plugin => WitCloser::Plugin,
-            Closer::Gateway => WitCloser::Gateway,
-            Closer::Network => WitCloser::Network,
-        };
-        for plugin in self.with(Hook::Closed) {
-            let params = (session, close.code, &*close.reason, by);
-            plugin.call::<signature::Closed<'_>, _, _>(Hook::Closed, event, params).await?;
+        for (place, plugin) in self.with(Hook::Closed) {
+            let closed = Call::Closed { session, code: close.code, reason: (&*close.reason).into(), by };
+            call(plugin, place, closed, event).await?;
         }
         Ok(())
     }
 
-    pub async fn inbound(&self, event: Slot<'_>, message: MessageRef<'_>) -> Result<(), Failure> {
+    /// What has become of the message behind the last plugin.
+    pub async fn inbound(&self, event: Slot<'_>, message: MessageRef<'_>) -> Result<Verdict, Failure> {
         let session = handle(event);
         let mut replaced: Option<Message> = None;
-        for plugin in self.with(Hook::Inbound) {
-            let message = lowered(replaced.as_ref().map_or(message, Message::as_ref));
-            match plugin.call::<signature::Inbound<'_>, _, _>(Hook::Inbound, event, (session, message)).await? {
-                Verdict::Next => {}
-                Verdict::Replace(message) => replaced = Some(plugin.replacement(Hook::Inbound, message.into())?),
-                Verdict::Stop => break,
+        for (place, plugin) in self.with(Hook::Inbound) {
+            let message = replaced.as_ref().map_or(Content::Borrowed(message), Content::from);
+            match call(plugin, place, Call::Inbound { session, message }, event).await? {
+                Answer::Verdict(Verdict::Replace(message)) => {
+                    replaced = Some(plugin.replacement(Hook::Inbound, message)?);
+                }
+                Answer::Verdict(Verdict::Stop) => return Ok(Verdict::Stop),
+                _ => {}
             }
         }
-        Ok(())
+        Ok(replaced.map_or(Verdict::Next, Verdict::Replace))
     }
 
     /// What is to be published in the end; None: nothing.
-    pub async fn publication(&self, mut publication: Publication) -> Result<Option<Publication>, Failure> {
-        for plugin in self.with(Hook::Publication) {
+    pub async fn publication(
+        &self,
+        publication: Publication,
+        patience: Patience,
+    ) -> Result<Option<Publication>, Failure> {
+        let mut publication = publication;
+        for (place, plugin) in self.with(Hook::Publication) {
             let shared = Arc::new(publication);
-            let mut event = Some(Box::new(Event { publications: vec![shared.clone()], ..Event::default() }));
             let verdict = {
-                let params = (1, shared.topic.as_str(), lowered(shared.message.as_ref()));
-                plugin.call::<signature::Publication<'_>, _, _>(Hook::Publication, &mut event, params).await?
+                let mut event = Some(event_of(&shared, patience));
+                let topic = shared.topic.as_str().into();
+                let publication = Call::Publication { topic, message: (&shared.message).into() };
+                call(plugin, place, publication, &mut event).await?
             };
-            drop(event);
             publication = Arc::unwrap_or_clone(shared);
             match verdict {
-                Verdict::Next => {}
-                Verdict::Replace(message) => {
-                    publication.message = plugin.replacement(Hook::Publication, message.into())?;
+                Answer::Verdict(Verdict::Replace(message)) => {
+                    publication.message = plugin.replacement(Hook::Publication, message)?;
                 }
-                Verdict::Stop => return Ok(None),
+                Answer::Verdict(Verdict::Stop) => return Ok(None),
+                _ => {}
             }
         }
         Ok(Some(publication))
     }
 
+    /// What the route's subscribers get of a publication; None: nothing.
+    pub async fn broadcast(
+        &self,
+        publication: &Arc<Publication>,
+        patience: Patience,
+    ) -> Result<Option<Message>, Failure> {
+        let mut message = publication.message.clone();
+        for (place, plugin) in self.with(Hook::Broadcast) {
+            let mut event = Some(event_of(publication, patience));
+            let topic = publication.topic.as_str().into();
+            let broadcast = Call::Broadcast { topic, message: (&message).into() };
+            match call(plugin, place, broadcast, &mut event).await? {
+                Answer::Verdict(Verdict::Replace(new)) => message = plugin.replacement(Hook::Broadcast, new)?,
+                Answer::Verdict(Verdict::Stop) => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(Some(message))
+    }
+
+    /// What a session's client gets of a message; None: nothing. Backwards, from the plugin before the place `before`.
+    pub async fn outbound(
+        &self,
+        event: Slot<'_>,
+        publication: Option<&Arc<Publication>>,
+        message: Message,
+        before: usize,
+    ) -> Result<Option<Message>, Failure> {
+        let session = handle(event);
+        let mut message = message;
+        let publication = match (publication, event.as_mut()) {
+            (Some(publication), Some(event)) => {
+                event.publications.push(publication.clone());
+                Some(event.publications.len() as u64)
+            }
+            _ => None,
+        };
+        for (place, plugin) in self.with(Hook::Outbound).rev().filter(|(place, _)| *place < before) {
+            let outbound = Call::Outbound { session, publication, message: (&message).into() };
+            match call(plugin, place, outbound, event).await? {
+                Answer::Verdict(Verdict::Replace(new)) => message = plugin.replacement(Hook::Outbound, new)?,
+                Answer::Verdict(Verdict::Stop) => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(Some(message))
+    }
+
+    pub async fn subscription(
+        &self,
+        event: Slot<'_>,
+        topic: &str,
+        what: SubscriptionEvent,
+        position: Option<Position>,
+    ) -> Result<(), Failure> {
+        let session = handle(event);
+        for (place, plugin) in self.with(Hook::Subscription) {
+            let subscription = Call::Subscription { session, topic: topic.into(), event: what, position };
+            call(plugin, place, subscription, event).await?;
+        }
+        Ok(())
+    }
+
     /// Calls the plugin that set the timer; one that is gone, or has no such hook any more, is not missed.
     pub async fn timer(&self, event: Slot<'_>, plugin: &str, name: &str) -> Result<(), Failure> {
         let session = handle(event);
-        for plugin in self.with(Hook::Timer).filter(|known| *known.context.name == *plugin) {
-            plugin.call::<signature::Timer<'_>, _, _>(Hook::Timer, event, (session, name)).await?;
+        for (place, plugin) in self.with(Hook::Timer).filter(|(_, known)| *known.context.name == *plugin) {
+            call(plugin, place, Call::Timer { session, name: name.into() }, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Calls the plugin that made the request.
+    pub async fn reply(&self, event: Slot<'_>, plugin: &str, tag: &str, reply: &Reply) -> Result<(), Failure> {
+        let session = handle(event);
+        for (place, plugin) in self.with(Hook::Reply).filter(|(_, known)| *known.context.name == *plugin) {
+            let reply = Call::Reply { session, tag: tag.into(), reply: std::borrow::Cow::Borrowed(reply) };
+            call(plugin, place, reply, event).await?;
         }
         Ok(())
     }
 
     pub async fn presence(&self, event: Slot<'_>, topic: &str, change: &Change) -> Result<(), Failure> {
         let id = change.member.session.to_string();
-        let what = if change.joined { WitPresenceEvent::Joined } else { WitPresenceEvent::Left };
-        for plugin in self.with(Hook::Presence) {
-            let user = change.member.user.as_deref();
-            let params = (topic, what, id.as_str(), user, &*change.member.info, change.sessions_of_user);
-            plugin.call::<signature::Presence<'_>, _, _>(Hook::Presence, event, params).await?;
+        for (place, plugin) in self.with(Hook::Presence) {
+            let presence = Call::Presence {
+                topic: topic.into(),
+                joined: change.joined,
+                session_id: id.as_str().into(),
+                user: change.member.user.as_deref().map(Into::into),
+                info: (&*change.member.info).into(),
+                sessions_of_user: change.sessions_of_user,
+            };
+            call(plugin, place, presence, event).await?;
         }
         Ok(())
     }
 }
 
-fn handle(event: &Option<Box<Event>>) -> u64 {
-    event.as_ref().and_then(|event| event.session.as_ref()).map_or(0, |session| session.id.number)
+async fn call(plugin: &Arc<Generation>, place: usize, call: Call<'_>, event: Slot<'_>) -> Result<Answer, Failure> {
+    if let Some(event) = event {
+        event.place = place as u16;
+    }
+    plugin.call(call, event).await
 }
 
-fn lowered(message: MessageRef<'_>) -> BorrowedMessage<'_> {
-    match message {
-        MessageRef::Text(text) => BorrowedMessage::Text(text),
-        MessageRef::Binary(bytes) => BorrowedMessage::Binary(bytes),
-    }
+fn event_of(publication: &Arc<Publication>, patience: Patience) -> Box<Event> {
+    Box::new(Event { publications: vec![publication.clone()], patience, ..Event::default() })
+}
+
+fn handle(event: &Option<Box<Event>>) -> u64 {
+    event.as_ref().and_then(|event| event.session.as_ref()).map_or(0, |session| session.id.number)
 }

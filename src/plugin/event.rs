@@ -15,19 +15,27 @@ pub enum Hook {
     Closed,
     Inbound,
     Publication,
+    Broadcast,
+    Outbound,
+    Subscription,
     Timer,
+    Reply,
     Presence,
 }
 
 impl Hook {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Init,
         Self::Authenticate,
         Self::Opened,
         Self::Closed,
         Self::Inbound,
         Self::Publication,
+        Self::Broadcast,
+        Self::Outbound,
+        Self::Subscription,
         Self::Timer,
+        Self::Reply,
         Self::Presence,
     ];
 
@@ -40,7 +48,11 @@ impl Hook {
             Self::Closed => ("on-session", "closed"),
             Self::Inbound => ("on-inbound", "handle"),
             Self::Publication => ("on-publication", "handle"),
+            Self::Broadcast => ("on-broadcast", "handle"),
+            Self::Outbound => ("on-outbound", "handle"),
+            Self::Subscription => ("on-subscription", "handle"),
             Self::Timer => ("on-timer", "handle"),
+            Self::Reply => ("on-reply", "handle"),
             Self::Presence => ("on-presence", "handle"),
         }
     }
@@ -54,14 +66,18 @@ impl Hook {
             Self::Closed => "closed",
             Self::Inbound => "inbound",
             Self::Publication => "publication",
+            Self::Broadcast => "broadcast",
+            Self::Outbound => "outbound",
+            Self::Subscription => "subscription",
             Self::Timer => "timer",
+            Self::Reply => "reply",
             Self::Presence => "presence",
         }
     }
 
     /// Whether a call of this hook may ask for effects at all.
     pub fn may_act(self) -> bool {
-        !matches!(self, Self::Init | Self::Publication)
+        !matches!(self, Self::Init | Self::Publication | Self::Broadcast)
     }
 }
 
@@ -73,6 +89,18 @@ pub struct Event {
     /// What the call was made for or has read; a handle is a place in this list, counted from 1.
     pub publications: Vec<Arc<Publication>>,
     pub effects: Effects,
+    /// The place in the chain of the plugin that is called.
+    pub place: u16,
+    pub patience: Patience,
+}
+
+/// Whether an event's calls, and the application of its effects, can be waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    #[default]
+    Waits,
+    /// The caller has seen that nothing in its way waits, and polls once.
+    None,
 }
 
 impl Event {

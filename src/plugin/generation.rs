@@ -9,14 +9,16 @@ use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntGauge};
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
+use super::call::{Answer, Call};
 use super::encode::Form;
 use super::engine::sentence;
-use super::event::{Event, Hook};
+use super::event::{Event, Hook, Patience};
 use super::failure::{Failure, Why};
 use super::host::{self, Context, State};
-use super::instance::{Instance, Signature};
+use super::instance::Instance;
+use super::lane::{self, Pace};
 use crate::message::Message;
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
@@ -49,6 +51,7 @@ pub struct Generation {
     free: tokio::sync::Notify,
     counters: [HookCounters; Hook::ALL.len()],
     instances: IntGauge,
+    pace: Pace,
     metrics: Arc<Metrics>,
 }
 
@@ -129,6 +132,7 @@ impl Generation {
             free: tokio::sync::Notify::new(),
             counters,
             instances,
+            pace: Pace::default(),
             metrics,
             context,
         };
@@ -141,8 +145,9 @@ impl Generation {
         self.template.exports[hook as usize].is_some()
     }
 
+    /// Whether a call may not be over when it was polled once.
     pub fn waits(&self) -> bool {
-        self.template.waits
+        self.template.waits || self.pace.is_slow()
     }
 
     /// Instances now, idle and in calls.
@@ -151,31 +156,54 @@ impl Generation {
     }
 
     /// Calls a hook on one of the instances. The event is back in its place afterwards, whatever happened.
-    pub async fn call<S, P, R>(&self, hook: Hook, event: &mut Option<Box<Event>>, params: P) -> Result<R, Failure>
-    where
-        S: Signature<Params = P, Answer = (Result<R, String>,)>,
-        P: ComponentNamedList + Lower + Send + Sync,
-        R: Send + Sync + 'static,
-        (Result<R, String>,): ComponentNamedList + Lift + Send + Sync + 'static,
-    {
+    pub async fn call(self: &Arc<Self>, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Failure> {
+        let hook = call.hook();
         let counters = &self.counters[hook as usize];
         counters.calls.inc();
         let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
-        let result = match self.take().await {
-            Ok(mut lease) => match &mut lease.instance {
-                Some(instance) => {
-                    let answer = instance.call::<S, P, _>(hook, event, params, self.context.limits.wall.0).await;
-                    answer.and_then(|(answer,)| answer.map_err(Why::error))
-                }
-                None => Err(Why::Busy),
-            },
-            Err(why) => Err(why),
+        let can_wait = event.as_ref().is_none_or(|event| event.patience == Patience::Waits);
+        let result = if self.pace.is_slow() && can_wait {
+            self.call_aside(call, event).await
+        } else {
+            self.call_here(&call, event).await
         };
         if let Some(begun) = begun {
             counters.seconds.observe(begun.elapsed().as_secs_f64());
         }
         result.map_err(|why| self.failed(hook, why))
+    }
+
+    async fn call_here(&self, call: &Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Why> {
+        let mut lease = self.take().await?;
+        let Some(instance) = &mut lease.instance else { return Err(Why::Busy) };
+        let answer = instance.call(call, event).await;
+        if self.pace.note(instance.was_slow()) {
+            let plugin = &*self.context.name;
+            tracing::warn!(
+                plugin,
+                generation = self.context.generation,
+                hook = call.hook().name(),
+                "slow: its calls are made on threads of low priority from now on, until they are quick again"
+            );
+        }
+        answer
+    }
+
+    /// On a thread of low priority, where a plugin that takes its time takes nobody else's.
+    async fn call_aside(self: &Arc<Self>, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Why> {
+        let (generation, call, mut taken) = (self.clone(), call.into_owned(), event.take());
+        let called = lane::spawn(async move {
+            let result = generation.call_here(&call, &mut taken).await;
+            (result, taken)
+        });
+        match called.await {
+            Ok((result, taken)) => {
+                *event = taken;
+                result
+            }
+            Err(_) => Err(Why::Instance("its call was broken off".to_owned())),
+        }
     }
 
     /// What a plugin puts in a message's place counts towards its output.
@@ -201,7 +229,7 @@ impl Generation {
             if self.live.load(Ordering::Relaxed) < self.context.limits.instances.max(1) {
                 return self.make().await;
             }
-            if !self.template.waits {
+            if !self.waits() {
                 return Err(Why::Busy);
             }
             tokio::time::timeout(self.context.limits.wall.0, freed).await.map_err(|_| Why::Busy)?;
@@ -236,7 +264,7 @@ impl Drop for Lease<'_> {
             Some(instance) => self.generation.idle.lock().push(instance),
             None => self.generation.lost(1),
         }
-        if self.generation.template.waits {
+        if self.generation.waits() {
             self.generation.free.notify_one();
         }
     }

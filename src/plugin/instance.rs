@@ -10,15 +10,17 @@ use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::budget::Metered;
+use super::call::{Answer, Call, Decision, ReplyFailure, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook};
 use super::failure::Why;
 use super::generation::Template;
-use super::host::{Context, State};
+use super::host::{Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
-use super::wit::tidegate::plugin::types::Verdict;
+use crate::message::Closer;
+use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
 
-type Answer<T> = (Result<T, String>,);
+type Answered<T> = (Result<T, String>,);
 
 /// An instance, in the pool or in a call.
 pub struct Instance {
@@ -33,17 +35,24 @@ pub struct Instance {
 }
 
 /// What each hook is given and answers; see sdk/wit.
-pub mod signature {
+mod signature {
     use super::*;
 
-    pub type Init = ((), Answer<()>);
-    pub type Authenticate = ((u64,), Answer<hooks::on_authenticate::Decision>);
-    pub type Opened = ((u64,), Answer<()>);
-    pub type Closed<'a> = ((u64, u16, &'a str, hooks::on_session::Closer), Answer<()>);
-    pub type Inbound<'a> = ((u64, BorrowedMessage<'a>), Answer<Verdict>);
-    pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answer<Verdict>);
-    pub type Timer<'a> = ((u64, &'a str), Answer<()>);
-    pub type Presence<'a> = ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answer<()>);
+    pub type Init = ((), Answered<()>);
+    pub type Authenticate = ((u64,), Answered<hooks::on_authenticate::Decision>);
+    pub type Opened = ((u64,), Answered<()>);
+    pub type Closed<'a> = ((u64, u16, &'a str, hooks::on_session::Closer), Answered<()>);
+    pub type Inbound<'a> = ((u64, BorrowedMessage<'a>), Answered<WitVerdict>);
+    pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answered<WitVerdict>);
+    pub type Broadcast<'a> = Publication<'a>;
+    pub type Outbound<'a> = ((u64, Option<u64>, BorrowedMessage<'a>), Answered<WitVerdict>);
+    pub type Subscription<'a> =
+        ((u64, &'a str, hooks::on_subscription::Event, Option<WitPosition>), Answered<()>);
+    pub type Timer<'a> = ((u64, &'a str), Answered<()>);
+    pub type Reply<'a> =
+        ((u64, &'a str, Result<hooks::on_reply::Response, hooks::on_reply::Failure>), Answered<()>);
+    pub type Presence<'a> =
+        ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answered<()>);
 }
 
 impl Instance {
@@ -89,8 +98,7 @@ impl Instance {
         let mut made = Self { store, hooks, account, waits, first_memory, dead: false };
         made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
         if made.hooks[Hook::Init as usize].is_some() {
-            let answer = made.call::<signature::Init, _, _>(Hook::Init, &mut None, (), wall).await?;
-            answer.0.map_err(Why::error)?;
+            made.call(&Call::Init, &mut None).await?;
         }
         made.first_memory = made.store.data().memory_bytes();
         Ok(made)
@@ -123,21 +131,68 @@ impl Instance {
             Closed<'static>,
             Inbound<'static>,
             Publication<'static>,
+            Broadcast<'static>,
+            Outbound<'static>,
+            Subscription<'static>,
             Timer<'static>,
+            Reply<'static>,
             Presence<'static>
         );
         Ok(())
     }
 
-    /// Calls a hook that the plugin has. The event is back in its place afterwards, whatever happened. `S` must be the
-    /// hook's own signature.
-    pub async fn call<S, P, R>(
-        &mut self,
-        hook: Hook,
-        event: &mut Option<Box<Event>>,
-        params: P,
-        wall: std::time::Duration,
-    ) -> Result<R, Why>
+    /// Calls a hook that the plugin has. The event is back in its place afterwards, whatever happened.
+    pub async fn call(&mut self, call: &Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Why> {
+        use signature as s;
+        let hook = call.hook();
+        match call {
+            Call::Init => done(self.typed::<s::Init, _, _>(hook, event, ()).await?),
+            Call::Authenticate { session } => {
+                let decision = self.typed::<s::Authenticate, _, _>(hook, event, (*session,)).await?;
+                decision.0.map_err(Why::error).map(|decision| Answer::Decision(decision.into()))
+            }
+            Call::Opened { session } => done(self.typed::<s::Opened, _, _>(hook, event, (*session,)).await?),
+            Call::Closed { session, code, reason, by } => {
+                let params = (*session, *code, &**reason, (*by).into());
+                done(self.typed::<s::Closed<'_>, _, _>(hook, event, params).await?)
+            }
+            Call::Inbound { session, message } => {
+                verdict(self.typed::<s::Inbound<'_>, _, _>(hook, event, (*session, message.lowered())).await?)
+            }
+            Call::Publication { topic, message } | Call::Broadcast { topic, message } => {
+                verdict(self.typed::<s::Publication<'_>, _, _>(hook, event, (1, &**topic, message.lowered())).await?)
+            }
+            Call::Outbound { session, publication, message } => {
+                let params = (*session, *publication, message.lowered());
+                verdict(self.typed::<s::Outbound<'_>, _, _>(hook, event, params).await?)
+            }
+            Call::Subscription { session, topic, event: what, position } => {
+                let position = position.map(|at| WitPosition { epoch: at.epoch, offset: at.offset });
+                let params = (*session, &**topic, (*what).into(), position);
+                done(self.typed::<s::Subscription<'_>, _, _>(hook, event, params).await?)
+            }
+            Call::Timer { session, name } => {
+                done(self.typed::<s::Timer<'_>, _, _>(hook, event, (*session, &**name)).await?)
+            }
+            Call::Reply { session, tag, reply } => {
+                let reply = match &**reply {
+                    Ok((status, body)) => {
+                        Ok(hooks::on_reply::Response { status: *status, body: wit_message(body) })
+                    }
+                    Err(failure) => Err((*failure).into()),
+                };
+                done(self.typed::<s::Reply<'_>, _, _>(hook, event, (*session, &**tag, reply)).await?)
+            }
+            Call::Presence { topic, joined, session_id, user, info, sessions_of_user } => {
+                let what = if *joined { hooks::on_presence::Event::Joined } else { hooks::on_presence::Event::Left };
+                let params = (&**topic, what, &**session_id, user.as_deref(), &**info, *sessions_of_user);
+                done(self.typed::<s::Presence<'_>, _, _>(hook, event, params).await?)
+            }
+        }
+    }
+
+    /// `S` must be the hook's own signature.
+    async fn typed<S, P, R>(&mut self, hook: Hook, event: &mut Option<Box<Event>>, params: P) -> Result<R, Why>
     where
         S: Signature<Params = P, Answer = R>,
         P: ComponentNamedList + Lower + Send + Sync,
@@ -154,6 +209,7 @@ impl Instance {
         // What is broken off leaves a store in which nothing can be called any more.
         self.dead = true;
         let answer = if self.waits {
+            let wall = self.store.data().context.limits.wall.0;
             let call = pin!(func.call_async(&mut self.store, params));
             match tokio::time::timeout(wall, Metered { account: &self.account, call }).await {
                 Ok(answer) => answer.map_err(Some),
@@ -170,8 +226,13 @@ impl Instance {
                 Ok(answer)
             }
             Err(Some(error)) => Err(Why::of(&error, state.memory.refused)),
-            Err(None) => Err(Why::Wall(wall)),
+            Err(None) => Err(Why::Wall(state.context.limits.wall.0)),
         }
+    }
+
+    /// Whether the last call was still running when the epoch ticked: it took some milliseconds.
+    pub fn was_slow(&self) -> bool {
+        self.store.data().budget.was_slow()
     }
 
     /// Whether another call may use this instance: not after a trap, and not when it has grown towards its limit.
@@ -183,8 +244,70 @@ impl Instance {
     }
 }
 
+fn done(answer: Answered<()>) -> Result<Answer, Why> {
+    answer.0.map(|()| Answer::Done).map_err(Why::error)
+}
+
+fn verdict(answer: Answered<WitVerdict>) -> Result<Answer, Why> {
+    answer.0.map_err(Why::error).map(|verdict| Answer::Verdict(verdict.into()))
+}
+
+impl From<WitVerdict> for Verdict {
+    fn from(verdict: WitVerdict) -> Self {
+        match verdict {
+            WitVerdict::Next => Self::Next,
+            WitVerdict::Replace(message) => Self::Replace(message.into()),
+            WitVerdict::Stop => Self::Stop,
+        }
+    }
+}
+
+impl From<hooks::on_authenticate::Decision> for Decision {
+    fn from(decision: hooks::on_authenticate::Decision) -> Self {
+        match decision {
+            hooks::on_authenticate::Decision::Refuse(status) => Self::Refuse(status),
+            hooks::on_authenticate::Decision::Pass => Self::Pass,
+            hooks::on_authenticate::Decision::Admit(user) => Self::Admit(user.map(Arc::from)),
+        }
+    }
+}
+
+impl From<Closer> for hooks::on_session::Closer {
+    fn from(by: Closer) -> Self {
+        match by {
+            Closer::Client => Self::Client,
+            Closer::Plugin => Self::Plugin,
+            Closer::Gateway => Self::Gateway,
+            Closer::Network => Self::Network,
+        }
+    }
+}
+
+impl From<SubscriptionEvent> for hooks::on_subscription::Event {
+    fn from(event: SubscriptionEvent) -> Self {
+        match event {
+            SubscriptionEvent::Subscribed => Self::Subscribed,
+            SubscriptionEvent::Recovered => Self::Recovered,
+            SubscriptionEvent::Gap => Self::Gap,
+            SubscriptionEvent::Added => Self::Added,
+            SubscriptionEvent::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<ReplyFailure> for hooks::on_reply::Failure {
+    fn from(failure: ReplyFailure) -> Self {
+        match failure {
+            ReplyFailure::Unavailable => Self::Unavailable,
+            ReplyFailure::Timeout => Self::Timeout,
+            ReplyFailure::TooLarge => Self::TooLarge,
+            ReplyFailure::Broken => Self::Broken,
+        }
+    }
+}
+
 /// What a hook is given and answers.
-pub trait Signature {
+trait Signature {
     type Params;
     type Answer;
 }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod cache;
+mod call;
 mod catalog;
 mod chain;
 mod effects;
@@ -13,14 +14,17 @@ mod generation;
 mod grants;
 mod host;
 mod instance;
+mod lane;
 mod memory;
 mod watch;
 mod wit;
 
 pub use catalog::{Catalog, Status};
-pub use chain::{Chain, Decision, RouteChain};
+#[expect(unused_imports, reason = "the hooks that need them come next")]
+pub use call::{Reply, ReplyFailure, SubscriptionEvent, Verdict};
+pub use chain::{Admission, Chain, RouteChain};
 pub use effects::{Effect, Effects, Publish, Remote, Subscribe};
 pub use engine::engine;
-pub use event::{Event, Hook};
+pub use event::{Event, Hook, Patience};
 pub use failure::Failure;
 pub use watch::Watch;

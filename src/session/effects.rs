@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::apply::{Patience, Refused};
+use crate::apply::Refused;
 use crate::broker::Page;
 use crate::config::RefusedEffect;
 use crate::hub::Published;
 use crate::message::{Close, Closer, TopicName};
-use crate::plugin::{Effect, Effects, Event, Subscribe};
+use crate::plugin::{Effect, Effects, Event, Patience, Subscribe};
 use crate::presence::Member;
 use crate::state::{SessionState, Subscribed, Timer};
 use crate::wire;

@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Session;
-use crate::apply::Patience;
 use crate::message::{Close, Closer};
-use crate::plugin::{Event, Hook};
+use crate::plugin::{Event, Hook, Patience};
 use crate::wire;
 
 /// How long a client may take to read what waits for it, and the close frame behind it.

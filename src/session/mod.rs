@@ -14,12 +14,12 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::apply::{Applier, Patience};
+use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, TopicName, unix_now};
 use crate::outbox::Outbox;
-use crate::plugin::{Chain, Effects, Event, Failure, RouteChain};
+use crate::plugin::{Chain, Effects, Event, Failure, Patience, RouteChain};
 use crate::rate::Bucket;
 use crate::state::SessionState;
 use crate::transport::websocket::Decoder;
@@ -212,6 +212,7 @@ impl Session {
         let slot = spare.unwrap_or(&mut fresh);
         let mut event = slot.take().unwrap_or_default();
         event.session = Some(state);
+        event.patience = patience;
         let mut event = Some(event);
         let name = task.name();
         let called = match task {
@@ -228,7 +229,7 @@ impl Session {
                 }
                 opened
             }
-            Task::Inbound(message) => chain.inbound(&mut event, message).await,
+            Task::Inbound(message) => chain.inbound(&mut event, message).await.map(drop),
             Task::Timer(plugin, name) => chain.timer(&mut event, &plugin, &name).await,
             Task::Subscribe(topic) => {
                 self.subscribe_from_elsewhere(&mut event, topic);

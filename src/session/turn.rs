@@ -9,11 +9,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::{KEEP, Next, READ, Session, Task};
-use crate::apply::Patience;
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef, unix_now};
 use crate::outbox::Request;
-use crate::plugin::Event;
+use crate::plugin::{Event, Patience};
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
 

@@ -244,7 +244,7 @@ impl From<WitMessage> for Message {
     }
 }
 
-fn wit_message(message: &Message) -> WitMessage {
+pub fn wit_message(message: &Message) -> WitMessage {
     match message {
         Message::Text(text) => WitMessage::Text(text.as_str().to_owned()),
         Message::Binary(bytes) => WitMessage::Binary(bytes.to_vec()),
