@@ -9,8 +9,9 @@ use crate::hub::{PublishError, Published};
 use crate::message::{Closer, Message, Publication, SessionId, TopicName, unix_now};
 use crate::node::Node;
 use crate::outbox::{Outbox, Request};
-use crate::plugin::{Effect, Effects, Event, Failure, Hook, Patience, Publish, Remote, RouteChain};
+use crate::plugin::{Effect, Effects, Event, Failure, Forward, Hook, Patience, Publish, Remote, RouteChain};
 use crate::presence::{Member, Watch};
+use crate::upstream::{Job, Reply, UpstreamError};
 use crate::wire;
 
 /// An effect that was refused as it was applied.
@@ -24,6 +25,10 @@ pub enum Refused {
     Subscribe(TopicName, crate::broker::BrokerError),
     #[error("the session has more requests waiting than it may")]
     Busy,
+    #[error("the upstream {0} does not take the message: {1}")]
+    Upstream(Box<str>, UpstreamError),
+    #[error("the session waits for more answers of upstreams than it may")]
+    Replies,
 }
 
 /// Acts on the node for all routes.
@@ -101,6 +106,34 @@ impl Applier {
             Some(outbox) => act_on(&outbox, remote, framed(remote).as_ref()),
             None => Ok(()),
         }
+    }
+
+    /// Hands a message to an upstream, whose answer becomes an event of the session.
+    pub fn forward(&self, outbox: &Arc<Outbox>, forward: Forward) -> Result<(), Refused> {
+        let Forward { upstream, message, reply_to, headers, timeout } = forward;
+        let awaited = reply_to.is_some();
+        if awaited {
+            outbox.await_reply().map_err(|_| Refused::Replies)?;
+        }
+        let answer = reply_to.map(|(plugin, tag)| {
+            // A session that is over is not kept by those who owe it an answer.
+            let outbox = Arc::downgrade(outbox);
+            let answer = move |reply| {
+                if let Some(outbox) = outbox.upgrade() {
+                    // It has its place.
+                    let _ = outbox.request(Request::Reply(plugin, tag, reply));
+                }
+            };
+            Box::new(answer) as Box<dyn FnOnce(Reply) + Send>
+        });
+        let timeout = timeout.map(std::time::Duration::from_millis);
+        let sent = self.node.upstreams.send(&upstream, Job { session: outbox.id, message, headers, timeout, answer });
+        sent.map_err(|error| {
+            if awaited {
+                outbox.expect_no_reply();
+            }
+            Refused::Upstream(upstream, error)
+        })
     }
 
     /// The effects of an event that belongs to no session.
@@ -182,6 +215,10 @@ fn framed_message(message: &Message) -> Bytes {
 
 fn act_on(outbox: &Arc<Outbox>, remote: &Remote, frame: Option<&Bytes>) -> Result<(), Refused> {
     let request = match remote {
+        Remote::Send(message) if outbox.by_hand() => {
+            outbox.offer(None, message.clone());
+            return Ok(());
+        }
         Remote::Send(_) => {
             if let Some(frame) = frame {
                 outbox.deliver(frame, 1);

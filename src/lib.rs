@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod broker;
 pub mod cli;
+mod client;
 pub mod config;
 mod drain;
 mod files;
@@ -31,6 +32,7 @@ mod server;
 mod session;
 mod state;
 mod transport;
+mod upstream;
 mod wire;
 
 use std::net::SocketAddr;
@@ -83,15 +85,17 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
 
 async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>)> {
     let metrics = Arc::new(Metrics::new());
+    let runtime = tokio::runtime::Handle::current();
+    let client = client::Client::new(runtime.clone());
     let node = Arc::new(Node {
         hub: Arc::new(Hub::new(broker::MemoryBroker::new(config.history_memory.0), metrics.clone())),
         presence: presence::Presence::default(),
         kv: kv::Kv::new(config.kv_memory.0),
         registry: registry::Registry::new(getrandom::u64().context("no randomness for the node's id")?),
         rules: TopicRules::new(&config.topics),
+        upstreams: upstream::Upstreams::new(&config.upstreams, client, metrics.clone()),
         metrics,
     });
-    let runtime = tokio::runtime::Handle::current();
     // Compiling takes a while, and may wait for a plugin's `init`.
     let load = move || {
         let memory = config.plugins.values().map(|plugin| plugin.limits.memory.0);

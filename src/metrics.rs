@@ -1,10 +1,14 @@
 //! What the gateway counts, for Prometheus. The reference in docs/reference/metrics.md is written from this file.
 
+mod own;
+
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+pub use own::{Measured, Own};
 
 /// Bounds of the plugin call histogram, in seconds: from a small guest's call to a full CPU budget.
 const CALL_BUCKETS: &[f64] = &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -44,6 +48,10 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     pub load_seconds: Histogram,
     pub cache_errors: IntCounter,
+    pub upstream_requests: IntCounterVec,
+    pub upstream_waiting: IntGaugeVec,
+    /// What plugins count for themselves.
+    pub own: Own,
 }
 
 /// Collects descriptions while the metrics are made.
@@ -187,6 +195,21 @@ impl Metrics {
                 "compile_cache_errors_total",
                 "Compiled plugins that could not be written or were not usable.",
             ),
+            upstream_requests: make.counters(
+                "upstream_requests_total",
+                "Messages for upstreams, by outcome: the HTTP status, unavailable, timeout, too-large, broken, refused.",
+                &["upstream", "outcome"],
+            ),
+            upstream_waiting: make.gauges(
+                "upstream_waiting",
+                "Messages that wait for an upstream or for its answer.",
+                &["upstream"],
+            ),
+            own: Own::new(make.counters(
+                "plugin_series_dropped_total",
+                "Measurements of plugins that were dropped: too many series, or not well formed.",
+                &["plugin"],
+            )),
             registry: make.registry,
             described: make.described,
         }
@@ -194,7 +217,9 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        let mut families = self.registry.gather();
+        families.extend(self.own.gather());
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 
     /// Name, kind, labels and help of each metric, for the reference.

@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::registry::Registry;
 use crate::route::TopicRules;
+use crate::upstream::Upstreams;
 
 /// The node's state: topics, presence, values, sessions.
 pub struct Node {
@@ -16,5 +17,6 @@ pub struct Node {
     pub kv: Kv,
     pub registry: Registry,
     pub rules: TopicRules,
+    pub upstreams: Upstreams,
     pub metrics: Arc<Metrics>,
 }

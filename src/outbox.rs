@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::config::Overflow;
-use crate::message::{Close, Closer, SessionId, TopicName};
+use crate::message::{Close, Closer, Message, Publication, SessionId, TopicName};
+use crate::upstream::Reply;
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Request {
     Close(Close, Closer),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
+    /// An upstream's answer, for this plugin and under this tag.
+    Reply(Arc<str>, Box<str>, Reply),
 }
 
 /// A request that was not taken: too many wait already.
@@ -42,6 +46,8 @@ pub struct Busy;
 
 /// Requests that may wait for one session.
 const REQUESTS: usize = 64;
+/// Requests to upstreams that one session may wait for.
+const REPLIES: usize = 32;
 /// Slices handed to the kernel in one call; its own limit is 1,024.
 const SLICES: usize = 64;
 
@@ -51,14 +57,28 @@ pub struct Outbox {
     /// Bytes that may wait.
     limit: usize,
     overflow: Overflow,
+    /// Deliveries are handed to the session, which asks its plugins before it writes them.
+    by_hand: bool,
     state: Mutex<State>,
+}
+
+/// A delivery that the session decides on; no publication: it was sent directly.
+pub type Offer = (Option<Arc<Publication>>, Message);
+
+#[derive(Default)]
+struct Offers {
+    waiting: VecDeque<Offer>,
+    bytes: usize,
 }
 
 #[derive(Default)]
 struct State {
+    offers: Option<Box<Offers>>,
     /// None: nothing waits, and writes go to the socket.
     queue: Option<Box<Queue>>,
     requests: Vec<Request>,
+    /// Answers of upstreams that are on their way, or among the requests.
+    replies: usize,
     /// The session's task.
     waker: Option<Waker>,
     over: bool,
@@ -83,8 +103,58 @@ struct Waiting {
 
 impl Outbox {
     /// `limit` is what may wait for the client, in bytes.
-    pub fn new(id: SessionId, socket: OwnedWriteHalf, limit: usize, overflow: Overflow) -> Self {
-        Self { id, socket, limit, overflow, state: Mutex::default() }
+    pub fn new(id: SessionId, socket: OwnedWriteHalf, limit: usize, overflow: Overflow, by_hand: bool) -> Self {
+        Self { id, socket, limit, overflow, by_hand, state: Mutex::default() }
+    }
+
+    /// Whether deliveries must be offered, instead of written.
+    pub fn by_hand(&self) -> bool {
+        self.by_hand
+    }
+
+    /// Hands the session a delivery.
+    pub fn offer(&self, publication: Option<Arc<Publication>>, message: Message) -> Written {
+        let mut state = self.state.lock();
+        if state.over {
+            return Written::Over;
+        }
+        let size = message.len() + size_of::<Offer>();
+        let offers = state.offers.get_or_insert_default();
+        let mut dropped = 0;
+        if offers.bytes + size > self.limit {
+            match self.overflow {
+                Overflow::Disconnect => {
+                    state.offers = None;
+                    state.requests.insert(0, Request::Close(too_slow(), Closer::Gateway));
+                    state.end();
+                    return Written::Over;
+                }
+                Overflow::DropOldest if size <= self.limit => {
+                    while offers.bytes + size > self.limit {
+                        let Some((_, oldest)) = offers.waiting.pop_front() else { break };
+                        offers.bytes -= oldest.len() + size_of::<Offer>();
+                        dropped += 1;
+                    }
+                }
+                Overflow::DropOldest | Overflow::DropNewest => return Written::Dropped(1),
+            }
+        }
+        offers.bytes += size;
+        offers.waiting.push_back((publication, message));
+        state.wake();
+        if dropped > 0 { Written::Dropped(dropped) } else { Written::Queued }
+    }
+
+    /// The next delivery that the session decides on.
+    pub fn next_offer(&self) -> Option<Offer> {
+        let mut state = self.state.lock();
+        let offers = state.offers.as_mut()?;
+        let next = offers.waiting.pop_front();
+        match &next {
+            Some((_, message)) => offers.bytes -= message.len() + size_of::<Offer>(),
+            None => state.offers = None,
+        }
+        next
     }
 
     /// What may wait for the client, in bytes.
@@ -157,8 +227,7 @@ impl Outbox {
                 queue.waiting.retain(|waiting| waiting.begun);
                 queue.held = None;
                 queue.bytes = queue.waiting.iter().map(|waiting| waiting.frames.len()).sum();
-                let why = Close::new(Close::TRY_LATER, "outbox full: the client reads too slowly");
-                state.requests.insert(0, Request::Close(why, Closer::Gateway));
+                state.requests.insert(0, Request::Close(too_slow(), Closer::Gateway));
                 state.end();
                 Written::Over
             }
@@ -247,7 +316,9 @@ impl Outbox {
         if is_close(&request) && state.requests.iter().any(is_close) {
             return Ok(());
         }
-        if state.requests.len() >= REQUESTS && !is_close(&request) {
+        // An answer has its place since `await_reply`.
+        let has_place = is_close(&request) || matches!(request, Request::Reply(..));
+        if state.requests.len() >= REQUESTS + REPLIES && !has_place {
             return Err(Busy);
         }
         state.requests.push(request);
@@ -257,7 +328,36 @@ impl Outbox {
 
     /// What was asked since the last call, for the session's own task.
     pub fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut self.state.lock().requests)
+        let mut state = self.state.lock();
+        let replies = state.requests.iter().filter(|request| matches!(request, Request::Reply(..))).count();
+        state.replies -= replies.min(state.replies);
+        std::mem::take(&mut state.requests)
+    }
+
+    /// Puts back what `requests` has given, before what was asked meanwhile.
+    pub fn ask_again(&self, requests: impl Iterator<Item = Request>) {
+        let mut state = self.state.lock();
+        let meanwhile = std::mem::take(&mut state.requests);
+        state.requests.extend(requests);
+        state.replies += state.requests.iter().filter(|request| matches!(request, Request::Reply(..))).count();
+        state.requests.extend(meanwhile);
+        state.wake();
+    }
+
+    /// Keeps a place for an upstream's answer.
+    pub fn await_reply(&self) -> Result<(), Busy> {
+        let mut state = self.state.lock();
+        if state.replies >= REPLIES {
+            return Err(Busy);
+        }
+        state.replies += 1;
+        Ok(())
+    }
+
+    /// No answer will come to the place that was kept last.
+    pub fn expect_no_reply(&self) {
+        let mut state = self.state.lock();
+        state.replies = state.replies.saturating_sub(1);
     }
 
     /// Nothing more is taken; what waits is still flushed.
@@ -289,6 +389,10 @@ impl Outbox {
             result => result,
         }
     }
+}
+
+fn too_slow() -> Close {
+    Close::new(Close::TRY_LATER, "outbox full: the client reads too slowly")
 }
 
 impl State {

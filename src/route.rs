@@ -18,6 +18,10 @@ pub struct Route {
     /// Lower case.
     pub keep_headers: Vec<String>,
     pub subprotocols: Vec<String>,
+    /// Whether plugins see each delivery.
+    pub outbound: bool,
+    /// What gets the messages that pass the chain.
+    pub upstream: Option<Box<str>>,
     pub overflow: Overflow,
     pub refused_effect: RefusedEffect,
     pub failed_event: FailedEvent,
@@ -57,6 +61,8 @@ impl Route {
             origins: config.origins.clone(),
             keep_headers: config.keep_headers.iter().map(|header| header.to_ascii_lowercase()).collect(),
             subprotocols: config.subprotocols.clone(),
+            outbound: config.outbound,
+            upstream: config.upstream.as_ref().map(|name| name.get_ref().as_str().into()),
             overflow: config.slow_consumer,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,

@@ -39,7 +39,14 @@ fn short(imports: &[String]) -> String {
 
 fn granted(grants: &crate::config::Grants) -> String {
     let mut all = Vec::new();
-    for (what, list) in [("publish", &grants.publish), ("subscribe", &grants.subscribe), ("kv", &grants.kv)] {
+    let lists = [
+        ("publish", &grants.publish),
+        ("subscribe", &grants.subscribe),
+        ("kv", &grants.kv),
+        ("headers", &grants.headers),
+        ("upstreams", &grants.upstreams),
+    ];
+    for (what, list) in lists {
         if !list.is_empty() {
             all.push(format!("{what} {}", list.join(" ")));
         }

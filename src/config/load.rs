@@ -85,7 +85,15 @@ impl Config {
                 })
                 .map_err(|what| source.error(None, what))?;
         }
+        for upstream in &mut config.upstreams {
+            let at = format!("upstream {}: headers", upstream.name.get_ref());
+            let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at);
+            if let Value::Table(table) = resolved.map_err(|what| source.error(None, what))? {
+                upstream.headers = table;
+            }
+        }
         config.check(&source)?;
+        config.check_upstreams(&source)?;
         Ok(config)
     }
 
@@ -175,6 +183,44 @@ impl Config {
                 file.display()
             );
             return Err(source.error(Some(plugin.span()), what));
+        }
+        Ok(())
+    }
+
+    fn check_upstreams(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        let mut names = std::collections::HashSet::new();
+        for upstream in &self.upstreams {
+            let name = upstream.name.get_ref();
+            if !is_name(name) || !names.insert(name.as_str()) {
+                let what = format!("{name:?} cannot name an upstream: use letters, digits, `-` and `_`, and each name once");
+                return Err(source.error(Some(upstream.name.span()), what));
+            }
+            let url = upstream.url.get_ref().parse::<hyper::Uri>().ok();
+            if !url.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()) {
+                let what = format!("{:?} is not a URL: write http://HOST:PORT/PATH", upstream.url.get_ref());
+                return Err(source.error(Some(upstream.url.span()), what));
+            }
+            for (header, value) in &upstream.headers {
+                let fits = hyper::header::HeaderName::try_from(header).is_ok()
+                    && value.as_str().is_some_and(|value| hyper::header::HeaderValue::try_from(value).is_ok());
+                if !fits {
+                    let what = format!("upstream `{name}`: {header:?} is not a header with a text for its value");
+                    return Err(source.error(Some(upstream.name.span()), what));
+                }
+            }
+        }
+        for route in &self.routes {
+            if let Some(upstream) = route.upstream.as_ref().filter(|name| !names.contains(name.get_ref().as_str())) {
+                let what = format!("there is no [[upstream]] with the name `{}`", upstream.get_ref());
+                return Err(source.error(Some(upstream.span()), what));
+            }
+        }
+        for (plugin, settings) in &self.plugins {
+            if let Some(unknown) = settings.grants.upstreams.iter().find(|name| !names.contains(name.as_str())) {
+                let at = source.text.find(&format!("[plugin.{plugin}")).map(|at| at..at + 1);
+                let what = format!("the plugin `{plugin}` is granted the upstream `{unknown}`, which there is not");
+                return Err(source.error(at, what));
+            }
         }
         Ok(())
     }

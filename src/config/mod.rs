@@ -45,6 +45,10 @@ pub struct Config {
     #[serde(rename = "route")]
     #[cfg_attr(test, schemars(with = "Vec<RouteConfig>"))]
     pub routes: Vec<RouteConfig>,
+    /// Backends that plugins can send messages to.
+    #[serde(rename = "upstream")]
+    #[cfg_attr(test, schemars(with = "Vec<UpstreamConfig>"))]
+    pub upstreams: Vec<UpstreamConfig>,
     /// Static files. Routes come first.
     pub files: Vec<FilesConfig>,
     /// Settings of plugins, by name.
@@ -67,6 +71,7 @@ impl Default for Config {
             history_memory: Size(256 << 20),
             topics: Vec::new(),
             routes: Vec::new(),
+            upstreams: Vec::new(),
             files: Vec::new(),
             plugins: BTreeMap::new(),
         }
@@ -130,6 +135,13 @@ pub struct RouteConfig {
     /// How clients may connect.
     #[serde(default = "websocket_only")]
     pub transports: Vec<Transport>,
+    /// Whether the chain's `outbound` hooks see each delivery to each session: a call for every one of them.
+    #[serde(default)]
+    pub outbound: bool,
+    /// The upstream that gets what passes the last plugin of the chain.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub upstream: Option<Spanned<String>>,
     /// What happens to a client whose outbox is full.
     #[serde(default)]
     pub slow_consumer: Overflow,
@@ -239,6 +251,65 @@ impl Default for RouteLimits {
     }
 }
 
+/// A backend that plugins can send messages to, over HTTP.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// What plugins call it.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub name: Spanned<String>,
+    /// Where messages are posted to: `http://127.0.0.1:9000/events`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub url: Spanned<String>,
+    /// For the whole of one request, connecting included.
+    #[serde(default = "upstream_timeout")]
+    pub timeout: Span,
+    /// Requests at a time. Messages of one session are sent one after the other.
+    #[serde(default = "upstream_concurrency")]
+    pub concurrency: usize,
+    /// Messages that may wait. More are refused as effects.
+    #[serde(default = "upstream_queue")]
+    pub queue: usize,
+    /// An answer's body, at most.
+    #[serde(default = "upstream_response")]
+    pub response: Size,
+    /// Failures in a row that open the breaker: messages are refused then, until a probe after `breaker_pause` succeeds.
+    #[serde(default = "upstream_failures")]
+    pub breaker_failures: u32,
+    /// How long an open breaker stays open before one message is tried.
+    #[serde(default = "upstream_pause")]
+    pub breaker_pause: Span,
+    /// Headers that go with each message. `{ env = "NAME" }` and `{ file = "PATH" }` stand for secrets.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, serde_json::Value>"))]
+    pub headers: toml::Table,
+}
+
+fn upstream_timeout() -> Span {
+    seconds(10)
+}
+
+fn upstream_concurrency() -> usize {
+    32
+}
+
+fn upstream_queue() -> usize {
+    1_024
+}
+
+fn upstream_response() -> Size {
+    Size(1 << 20)
+}
+
+fn upstream_failures() -> u32 {
+    5
+}
+
+fn upstream_pause() -> Span {
+    seconds(5)
+}
+
 /// A directory of static files.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -322,6 +393,10 @@ pub struct Grants {
     pub sessions: bool,
     /// Prefixes of the keys that it may use in the key-value store.
     pub kv: Vec<String>,
+    /// Patterns of request headers that it may read, in lower case; `cookie` also for single cookies.
+    pub headers: Vec<String>,
+    /// Names of upstreams that it may send to.
+    pub upstreams: Vec<String>,
 }
 
 fn seconds(seconds: u64) -> Span {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::event::Hook;
 use super::wit::BorrowedMessage;
 use crate::message::{Closer, Message, MessageRef, Position};
+use crate::upstream::Reply;
 
 /// What a hook is called with. Handles: `session` is the number of the event's session, publications are places in the
 /// event's list, counted from 1.
@@ -82,18 +83,6 @@ pub enum SubscriptionEvent {
     Gap,
     Added,
     Removed,
-}
-
-/// An upstream's answer: status and body, or why there is none.
-pub type Reply = Result<(u16, Message), ReplyFailure>;
-
-/// Why an upstream's answer is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplyFailure {
-    Unavailable,
-    Timeout,
-    TooLarge,
-    Broken,
 }
 
 /// What a hook answered.

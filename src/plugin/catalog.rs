@@ -286,6 +286,7 @@ impl Loader<'_> {
             granted: Granted::new(&config.grants),
             config: Config::plugin_json(config),
             node: self.node.clone(),
+            denials: Default::default(),
         };
         let made = Generation::new(template, imports, (form, bytes.len(), hash), Arc::new(context));
         self.runtime.block_on(made).map(Some)

@@ -3,17 +3,21 @@
 //! An event runs whole on one chain: what is swapped in meanwhile serves the next event. Every function leaves the event
 //! in its place; after a failure its effects are for nobody.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::call::{Answer, Call, Content, Decision, Reply, SubscriptionEvent, Verdict};
+use super::call::{Answer, Call, Content, Decision, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::generation::Generation;
+use crate::hub::{Audience, Shaped};
 use crate::message::{Close, Closer, Message, MessageRef, Pattern, Position, Publication};
 use crate::presence::Change;
 use crate::route::Route;
+use crate::upstream::Reply;
 
 /// The generations that serve a route now.
 pub struct Chain {
@@ -242,6 +246,31 @@ impl Chain {
             call(plugin, place, presence, event).await?;
         }
         Ok(())
+    }
+}
+
+impl Audience for RouteChain {
+    fn is_special(&self) -> bool {
+        self.route.outbound || self.chain.load().has(Hook::Broadcast)
+    }
+
+    fn one_by_one(&self) -> bool {
+        self.route.outbound
+    }
+
+    fn shape<'a>(&'a self, publication: &'a Arc<Publication>) -> Pin<Box<dyn Future<Output = Shaped> + Send + 'a>> {
+        Box::pin(async move {
+            match self.chain.load_full().broadcast(publication, Patience::Waits).await {
+                Ok(Some(message)) => Shaped::Message(message),
+                Ok(None) => Shaped::Nothing,
+                Err(failure) => {
+                    tracing::error!(route = &*self.route.name, topic = %publication.topic, why = %failure.why,
+                        plugin = &*failure.plugin, generation = failure.generation,
+                        "a publication could not be made ready for the route's sessions: they are closed");
+                    Shaped::Lost
+                }
+            }
+        })
     }
 }
 

@@ -7,7 +7,8 @@ use crate::message::{Close, Message, Position, SessionId, TopicName};
 /// One thing that is to be done.
 #[derive(Debug)]
 pub enum Effect {
-    Send(Message),
+    /// With the place in the chain of the plugin that sends it.
+    Send(Message, u16),
     SetUser(Option<Arc<str>>),
     SetAttribute(Box<str>, Option<Box<str>>),
     SetExpiry(Option<u64>),
@@ -25,6 +26,7 @@ pub enum Effect {
         name: Box<str>,
     },
     Publish(Box<Publish>),
+    Forward(Box<Forward>),
     ToUser(Arc<str>, Remote),
     ToSession(SessionId, Remote),
 }
@@ -49,6 +51,25 @@ pub struct Publish {
     pub metadata: Vec<(Box<str>, Box<str>)>,
 }
 
+/// A message for an upstream.
+#[derive(Debug)]
+pub struct Forward {
+    pub upstream: Box<str>,
+    pub message: Message,
+    /// Who wants the answer, and under which tag.
+    pub reply_to: Option<(Arc<str>, Box<str>)>,
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// Milliseconds.
+    pub timeout: Option<u64>,
+}
+
+impl Forward {
+    /// A message for which nobody awaits an answer.
+    pub fn plain(upstream: Box<str>, message: Message) -> Self {
+        Self { upstream, message, reply_to: None, headers: Vec::new(), timeout: None }
+    }
+}
+
 /// What can be done to sessions that the event does not belong to.
 #[derive(Debug)]
 pub enum Remote {
@@ -63,7 +84,7 @@ pub enum Remote {
 pub struct Effects {
     pub list: Vec<Effect>,
     /// What the client hears instead, when one of the effects is refused as it is applied.
-    pub if_refused: Vec<Message>,
+    pub if_refused: Vec<(Message, u16)>,
     pub response: Response,
 }
 
@@ -74,6 +95,22 @@ pub struct Response {
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// Content type and content.
     pub body: Option<(Box<str>, Vec<u8>)>,
+}
+
+impl Effect {
+    /// Whether it concerns nothing but what is known of the session.
+    pub fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::SetUser(_)
+                | Self::SetAttribute(..)
+                | Self::SetExpiry(_)
+                | Self::Unsubscribe(_)
+                | Self::Close(_)
+                | Self::SetTimer { .. }
+                | Self::CancelTimer { .. }
+        )
+    }
 }
 
 impl Effects {

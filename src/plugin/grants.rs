@@ -10,6 +10,8 @@ pub struct Granted {
     pub subscribe: Vec<Pattern>,
     pub users: bool,
     pub sessions: bool,
+    pub upstreams: Vec<Box<str>>,
+    headers: Vec<Pattern>,
     kv: Vec<Box<str>>,
 }
 
@@ -21,8 +23,16 @@ impl Granted {
             subscribe: patterns(&grants.subscribe),
             users: grants.users,
             sessions: grants.sessions,
+            upstreams: grants.upstreams.iter().map(|name| name.as_str().into()).collect(),
+            headers: patterns(&grants.headers.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>()),
             kv: grants.kv.iter().map(|prefix| prefix.as_str().into()).collect(),
         }
+    }
+
+    /// Whether the plugin may read this request header.
+    pub fn header(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        self.headers.iter().any(|pattern| pattern.matches(&name))
     }
 
     /// Whether the plugin may use this key of the store.

@@ -10,7 +10,7 @@ use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::budget::Metered;
-use super::call::{Answer, Call, Decision, ReplyFailure, SubscriptionEvent, Verdict};
+use super::call::{Answer, Call, Decision, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook};
 use super::failure::Why;
 use super::generation::Template;
@@ -18,6 +18,7 @@ use super::host::{Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
 use crate::message::Closer;
+use crate::upstream::ReplyFailure;
 use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
 
 type Answered<T> = (Result<T, String>,);

@@ -20,10 +20,9 @@ mod watch;
 mod wit;
 
 pub use catalog::{Catalog, Status};
-#[expect(unused_imports, reason = "the hooks that need them come next")]
-pub use call::{Reply, ReplyFailure, SubscriptionEvent, Verdict};
+pub use call::{SubscriptionEvent, Verdict};
 pub use chain::{Admission, Chain, RouteChain};
-pub use effects::{Effect, Effects, Publish, Remote, Subscribe};
+pub use effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};
 pub use engine::engine;
 pub use event::{Event, Hook, Patience};
 pub use failure::Failure;

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Session;
+use super::{Session, Work};
 use crate::apply::Refused;
-use crate::broker::Page;
 use crate::config::RefusedEffect;
-use crate::hub::Published;
-use crate::message::{Close, Closer, TopicName};
-use crate::plugin::{Effect, Effects, Event, Patience, Subscribe};
+use crate::hub::{Audience, From, Published};
+use crate::message::{Close, Closer, Message, Publication, TopicName};
+use crate::plugin::{Effect, Effects, Event, Hook, Patience, Subscribe, SubscriptionEvent};
 use crate::presence::Member;
 use crate::state::{SessionState, Subscribed, Timer};
 use crate::wire;
@@ -21,41 +20,125 @@ const TIMER_MIN: Duration = Duration::from_millis(10);
 /// A timer that is set further ahead than this fires then.
 const TIMER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Rounds of subscription events that one event may cause: their hooks may subscribe in their turn.
+const ROUNDS: usize = 8;
+
 impl Session {
-    /// What the client is to hear goes to `out`, which the caller writes before it calls `Outbox::release`.
+    /// What the client is to hear goes to `work.out`, which the caller writes before it calls `Outbox::release`.
     pub(super) async fn apply(
         &mut self,
         event: &mut Option<Box<Event>>,
         effects: &mut Effects,
-        patience: Patience,
-        out: &mut Vec<u8>,
+        work: &mut Work<'_>,
     ) {
-        let mut recovered = Vec::new();
         let mut list = std::mem::take(&mut effects.list);
         let mut refused = None;
         for effect in list.drain(..) {
-            if let Err(why) = self.apply_one(event, effect, patience, out, &mut recovered).await {
+            if let Err(why) = self.apply_one(event, effect, work).await {
                 refused = Some(why);
                 break;
             }
         }
         effects.list = list;
         if let Some(why) = refused {
-            self.refuse(&why, effects, out);
+            self.refuse(event, &why, effects, work).await;
         }
-        // What was missed comes behind what the event had to say, and before anything live.
-        out.append(&mut recovered);
     }
 
-    fn refuse(&mut self, why: &Refused, effects: &mut Effects, out: &mut Vec<u8>) {
-        let route = &self.route.route;
-        self.applier.node.metrics.effects_refused.inc();
-        tracing::warn!(route = &*route.name, session = %self.outbox.id, %why, "an effect was refused: the event's later ones are not applied");
-        if !effects.if_refused.is_empty() {
-            for message in &effects.if_refused {
-                wire::message(out, message.as_ref());
+    /// Applies what the calls of this event have asked for.
+    pub(super) async fn apply_asked(&mut self, event: &mut Option<Box<Event>>, work: &mut Work<'_>) {
+        let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
+        if !effects.is_empty() {
+            self.apply(event, &mut effects, work).await;
+        }
+        effects.clear();
+        if let Some(event) = event {
+            event.effects = effects;
+        }
+    }
+
+    /// Tells the chain what became of subscriptions; then delivers what was missed, before anything live.
+    pub(super) async fn follow_up(&mut self, event: &mut Option<Box<Event>>, work: &mut Work<'_>) {
+        for _ in 0..ROUNDS {
+            let told = std::mem::take(&mut work.after.told);
+            if told.is_empty() || !work.chain.has(Hook::Subscription) {
+                break;
             }
-        } else if route.refused_effect == RefusedEffect::Close && self.ending.is_none() {
+            for (topic, what, position) in told {
+                match work.chain.subscription(event, topic.as_str(), what, position).await {
+                    Ok(()) => self.apply_asked(event, work).await,
+                    Err(failure) => self.failed("subscription", &failure),
+                }
+            }
+        }
+        let patience = event.as_ref().map_or(Patience::Waits, |event| event.patience);
+        for publication in std::mem::take(&mut work.after.recovered) {
+            match work.chain.broadcast(&publication, patience).await {
+                Ok(Some(message)) => {
+                    self.send_by_hand(event, work, Some(&publication), message, usize::MAX).await;
+                }
+                Ok(None) => {}
+                Err(failure) => {
+                    self.failed("broadcast", &failure);
+                    self.lost();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A message that could not be delivered is never lost in silence.
+    fn lost(&mut self) {
+        let close = Close::new(Close::INTERNAL, "a message could not be delivered");
+        self.ending.get_or_insert((close, Closer::Gateway));
+    }
+
+    /// A message for the client, by way of the `outbound` hooks of plugins before this place of the chain.
+    pub(super) async fn send_by_hand(
+        &mut self,
+        event: &mut Option<Box<Event>>,
+        work: &mut Work<'_>,
+        publication: Option<&Arc<Publication>>,
+        message: Message,
+        before: usize,
+    ) {
+        if !self.outbox.by_hand() || !work.chain.has(Hook::Outbound) {
+            wire::message(work.out, message.as_ref());
+            return;
+        }
+        match work.chain.outbound(event, publication, message, before).await {
+            Ok(passed) => {
+                let asked = event.as_mut().map(|event| std::mem::take(&mut event.effects.list)).unwrap_or_default();
+                asked.into_iter().for_each(|effect| self.apply_local(event, effect));
+                if let Some(message) = passed {
+                    wire::message(work.out, message.as_ref());
+                }
+            }
+            Err(failure) => {
+                if let Some(event) = event {
+                    event.effects.clear();
+                }
+                self.failed("outbound", &failure);
+                self.lost();
+            }
+        }
+    }
+
+    async fn refuse(
+        &mut self,
+        event: &mut Option<Box<Event>>,
+        why: &Refused,
+        effects: &mut Effects,
+        work: &mut Work<'_>,
+    ) {
+        let route = self.route.clone();
+        self.applier.node.metrics.effects_refused.inc();
+        tracing::warn!(route = &*route.route.name, session = %self.outbox.id, %why, "an effect was refused: the event's later ones are not applied");
+        if !effects.if_refused.is_empty() {
+            for (message, place) in std::mem::take(&mut effects.if_refused) {
+                self.send_by_hand(event, work, None, message, place as usize).await;
+            }
+        } else if route.route.refused_effect == RefusedEffect::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway));
         }
     }
@@ -64,37 +147,45 @@ impl Session {
         &mut self,
         event: &mut Option<Box<Event>>,
         effect: Effect,
-        patience: Patience,
-        out: &mut Vec<u8>,
-        recovered: &mut Vec<u8>,
+        work: &mut Work<'_>,
     ) -> Result<(), Refused> {
         match effect {
-            Effect::Send(message) => {
-                wire::message(out, message.as_ref());
+            Effect::Send(message, place) => {
                 self.route.route.counters.sent.inc();
+                self.send_by_hand(event, work, None, message, place as usize).await;
             }
             Effect::Publish(publish) => {
                 if state(event).is_some_and(|state| state.is_subscribed(&publish.topic)) {
-                    self.write_before(out);
+                    self.write_before(work);
                 }
+                let patience = event.as_ref().map_or(Patience::Waits, |event| event.patience);
                 if let Published::Congested(topic) = self.applier.publish(*publish, patience).await? {
                     self.congested = Some(topic);
                 }
             }
-            Effect::Subscribe(subscribe) => self.subscribe(event, subscribe, recovered)?,
-            Effect::Unsubscribe(topic) => self.unsubscribe(event, &topic),
+            Effect::Subscribe(subscribe) => self.subscribe(event, subscribe, work)?,
+            Effect::ToUser(user, remote) => {
+                self.write_before(work);
+                self.applier.to_user(&user, &remote)?;
+            }
+            Effect::ToSession(session, remote) => {
+                self.write_before(work);
+                self.applier.to_session(session, &remote)?;
+            }
+            Effect::Forward(forward) => self.applier.forward(&self.outbox, *forward)?,
+            local => self.apply_local(event, local),
+        }
+        Ok(())
+    }
+
+    /// Effects on nothing but what is known of the session.
+    fn apply_local(&mut self, event: &mut Option<Box<Event>>, effect: Effect) {
+        match effect {
+            Effect::Unsubscribe(topic) => drop(self.unsubscribe(event, &topic)),
             Effect::Close(close) => {
                 if self.ending.is_none() {
                     self.ending = Some((close, Closer::Plugin));
                 }
-            }
-            Effect::ToUser(user, remote) => {
-                self.write_before(out);
-                self.applier.to_user(&user, &remote)?;
-            }
-            Effect::ToSession(session, remote) => {
-                self.write_before(out);
-                self.applier.to_session(session, &remote)?;
             }
             Effect::SetUser(user) => self.set_user(event, user),
             Effect::SetAttribute(name, value) => {
@@ -123,35 +214,48 @@ impl Session {
                     state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                 }
             }
+            Effect::Send(..)
+            | Effect::Publish(_)
+            | Effect::Subscribe(_)
+            | Effect::Forward(_)
+            | Effect::ToUser(..)
+            | Effect::ToSession(..) => {}
         }
-        Ok(())
     }
 
     /// What was sent so far goes out before something that may reach this client by another way.
-    fn write_before(&mut self, out: &mut Vec<u8>) {
-        self.write(out);
-        out.clear();
+    fn write_before(&mut self, work: &mut Work<'_>) {
+        self.write(work.out);
+        work.out.clear();
     }
 
     fn subscribe(
         &mut self,
         event: &mut Option<Box<Event>>,
         subscribe: Subscribe,
-        recovered: &mut Vec<u8>,
+        work: &mut Work<'_>,
     ) -> Result<(), Refused> {
         let Subscribe { topic, presence, since } = subscribe;
         let Some(state) = state(event) else { return Ok(()) };
         self.outbox.hold();
         self.holds = true;
+        let tells = work.chain.has(Hook::Subscription);
+        let node = &self.applier.node;
+        let from = match since {
+            Some(since) => From::Since(since),
+            None if tells && node.rules.of(topic.as_str()).retention.size > 0 => From::Position,
+            None => From::Now,
+        };
         let page = match state.subscriptions.iter().position(|one| one.subscription.topic == topic) {
             Some(known) => {
-                let page = since.map(|since| self.applier.node.hub.history(&topic, Some(since), usize::MAX));
+                let page = since.map(|since| node.hub.history(&topic, Some(since), usize::MAX));
                 let page = page.transpose().map_err(|error| Refused::Subscribe(topic.clone(), error))?;
                 state.subscriptions[known].present |= presence.is_some();
                 page
             }
             None => {
-                let subscribed = self.applier.node.hub.subscribe(&topic, &self.outbox, since);
+                let audience: Arc<dyn Audience> = self.route.clone();
+                let subscribed = node.hub.subscribe(&topic, &self.outbox, &audience, from);
                 let (subscription, page) = subscribed.map_err(|error| Refused::Subscribe(topic.clone(), error))?;
                 state.subscriptions.push(Subscribed { subscription, present: presence.is_some() });
                 page
@@ -160,48 +264,68 @@ impl Session {
         if let Some(info) = presence {
             self.applier.join(&topic, Member { session: state.id, user: state.user.clone(), info });
         }
-        if let Some(page) = page {
-            self.recover(&page, recovered);
+        let position = page.as_ref().map(|page| page.position);
+        let what = match page.filter(|_| since.is_some()) {
+            None => SubscriptionEvent::Subscribed,
+            Some(page) if page.complete => {
+                let missed = page.publications.into_iter().filter(|one| !one.exclude.contains(&self.outbox.id));
+                work.after.recovered.extend(missed);
+                SubscriptionEvent::Recovered
+            }
+            Some(_) => {
+                self.gap(work);
+                SubscriptionEvent::Gap
+            }
+        };
+        if tells {
+            work.after.told.push((topic, what, position));
         }
         Ok(())
     }
 
-    /// A gap is never silent: where the history does not reach back, the client is told to load its state anew.
-    fn recover(&mut self, page: &Page, recovered: &mut Vec<u8>) {
-        if !page.complete {
+    /// A gap is never silent: where the history does not reach back, the client is told to load its state anew, by the
+    /// chain or by the end of its session.
+    fn gap(&mut self, work: &Work<'_>) {
+        if !work.chain.has(Hook::Subscription) {
             let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
             self.ending.get_or_insert((close, Closer::Gateway));
-            return;
-        }
-        for publication in &page.publications {
-            if !publication.exclude.contains(&self.outbox.id) {
-                wire::message(recovered, publication.message.as_ref());
-            }
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, event: &mut Option<Box<Event>>, topic: &TopicName) {
-        let Some(state) = state(event) else { return };
+    /// Whether it was subscribed.
+    pub(super) fn unsubscribe(&mut self, event: &mut Option<Box<Event>>, topic: &TopicName) -> bool {
+        let Some(state) = state(event) else { return false };
         let Some(place) = state.subscriptions.iter().position(|one| one.subscription.topic == *topic) else {
-            return;
+            return false;
         };
         let gone = state.subscriptions.swap_remove(place);
         self.applier.node.hub.unsubscribe(&gone.subscription);
         if gone.present {
             self.applier.leave(topic, state.id);
         }
+        true
     }
 
     /// Another session's plugin, or an operator, has asked for it; nobody waits for an answer.
-    pub(super) fn subscribe_from_elsewhere(&mut self, event: &mut Option<Box<Event>>, topic: TopicName) {
+    pub(super) fn subscribe_from_elsewhere(
+        &mut self,
+        event: &mut Option<Box<Event>>,
+        topic: TopicName,
+        work: &mut Work<'_>,
+    ) {
         let full = state(event).is_none_or(|state| state.subscriptions.len() >= state.route.topics_limit);
         if full {
             tracing::warn!(session = %self.outbox.id, %topic, "not subscribed: the session has as many topics as it may");
             return;
         }
         let subscribe = Subscribe { topic, presence: None, since: None };
-        if let Err(why) = self.subscribe(event, subscribe, &mut Vec::new()) {
-            tracing::warn!(session = %self.outbox.id, %why, "not subscribed");
+        match self.subscribe(event, subscribe, work) {
+            Ok(()) => {
+                if let Some((_, what, _)) = work.after.told.last_mut() {
+                    *what = SubscriptionEvent::Added;
+                }
+            }
+            Err(why) => tracing::warn!(session = %self.outbox.id, %why, "not subscribed"),
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Session;
+use super::{After, Session, Work};
 use crate::message::{Close, Closer};
-use crate::plugin::{Event, Hook, Patience};
+use crate::plugin::{Event, Hook};
 use crate::wire;
 
 /// How long a client may take to read what waits for it, and the close frame behind it.
@@ -52,10 +52,9 @@ impl Session {
         if chain.has(Hook::Closed) {
             match chain.closed(&mut event, close, by).await {
                 Ok(()) => {
-                    let mut effects =
-                        event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
                     // What is sent to the session itself has nowhere to go.
-                    self.apply(&mut event, &mut effects, Patience::Waits, &mut Vec::new()).await;
+                    let mut work = Work { chain: &chain, out: &mut Vec::new(), after: After::default() };
+                    self.apply_asked(&mut event, &mut work).await;
                 }
                 Err(failure) => self.failed("closed", &failure),
             }

@@ -17,12 +17,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
-use crate::message::{Close, Closer, Message, MessageRef, TopicName, unix_now};
+use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName, unix_now};
 use crate::outbox::Outbox;
-use crate::plugin::{Chain, Effects, Event, Failure, Patience, RouteChain};
+use crate::plugin::{
+    Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
+};
 use crate::rate::Bucket;
 use crate::state::SessionState;
 use crate::transport::websocket::Decoder;
+use crate::upstream::Reply;
 
 /// Room for what one turn reads.
 const READ: usize = 16 << 10;
@@ -69,8 +72,35 @@ enum Task<'a> {
     Opened(Effects),
     Inbound(MessageRef<'a>),
     Timer(Arc<str>, Box<str>),
+    /// An upstream's answer, for this plugin and under this tag.
+    Reply(Arc<str>, Box<str>, Reply),
+    /// A delivery on its way to the client.
+    Outbound(Option<Arc<Publication>>, Message),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
+}
+
+/// What an event is worked on with.
+struct Work<'a> {
+    chain: &'a Chain,
+    /// Frames for the client.
+    out: &'a mut Vec<u8>,
+    after: After,
+}
+
+/// What follows the event's own effects.
+#[derive(Default)]
+struct After {
+    /// What became of subscriptions, for the chain's hook.
+    told: Vec<(TopicName, SubscriptionEvent, Option<Position>)>,
+    /// What was missed, to be delivered before anything live.
+    recovered: Vec<Arc<Publication>>,
+}
+
+impl After {
+    fn is_empty(&self) -> bool {
+        self.told.is_empty() && self.recovered.is_empty()
+    }
 }
 
 /// Why a turn has ended.
@@ -87,6 +117,8 @@ enum Waiting {
     Opened(Effects),
     Inbound(Message),
     Timer(Arc<str>, Box<str>),
+    Reply(Arc<str>, Box<str>, Reply),
+    Outbound(Option<Arc<Publication>>, Message),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
 }
@@ -97,6 +129,8 @@ impl Task<'_> {
             Self::Opened(effects) => Waiting::Opened(effects),
             Self::Inbound(message) => Waiting::Inbound(message.to_owned()),
             Self::Timer(plugin, name) => Waiting::Timer(plugin, name),
+            Self::Reply(plugin, tag, reply) => Waiting::Reply(plugin, tag, reply),
+            Self::Outbound(publication, message) => Waiting::Outbound(publication, message),
             Self::Subscribe(topic) => Waiting::Subscribe(topic),
             Self::Unsubscribe(topic) => Waiting::Unsubscribe(topic),
         })
@@ -107,6 +141,8 @@ impl Task<'_> {
             Self::Opened(_) => "opened",
             Self::Inbound(_) => "inbound",
             Self::Timer(..) => "timer",
+            Self::Reply(..) => "reply",
+            Self::Outbound(..) => "outbound",
             Self::Subscribe(_) | Self::Unsubscribe(_) => "subscription",
         }
     }
@@ -118,6 +154,8 @@ impl Waiting {
             Self::Opened(effects) => Task::Opened(std::mem::take(effects)),
             Self::Inbound(message) => Task::Inbound(message.as_ref()),
             Self::Timer(plugin, name) => Task::Timer(plugin.clone(), name.clone()),
+            Self::Reply(plugin, tag, reply) => Task::Reply(plugin.clone(), tag.clone(), reply.clone()),
+            Self::Outbound(publication, message) => Task::Outbound(publication.clone(), message.clone()),
             Self::Subscribe(topic) => Task::Subscribe(topic.clone()),
             Self::Unsubscribe(topic) => Task::Unsubscribe(topic.clone()),
         }
@@ -131,7 +169,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let Begin { stream, read, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
     let limits = &route.route;
-    let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow));
+    let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow, limits.outbound));
     let now = Instant::now();
     applier.node.registry.add(&outbox, state.user.as_ref());
     let first = Box::new(Waiting::Opened(effects));
@@ -215,43 +253,14 @@ impl Session {
         event.patience = patience;
         let mut event = Some(event);
         let name = task.name();
-        let called = match task {
-            Task::Opened(mut effects) => {
-                // First what `authenticate` asked for, then what `opened` sees and asks for.
-                self.apply(&mut event, &mut effects, patience, out).await;
-                let opened = chain.opened(&mut event).await;
-                if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
-                    state.handshake.forget(&self.route.route.keep_headers);
-                }
-                if opened.is_err() && self.ending.is_none() {
-                    self.ending =
-                        Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
-                }
-                opened
-            }
-            Task::Inbound(message) => chain.inbound(&mut event, message).await.map(drop),
-            Task::Timer(plugin, name) => chain.timer(&mut event, &plugin, &name).await,
-            Task::Subscribe(topic) => {
-                self.subscribe_from_elsewhere(&mut event, topic);
-                Ok(())
-            }
-            Task::Unsubscribe(topic) => {
-                self.unsubscribe(&mut event, &topic);
-                Ok(())
-            }
-        };
+        let mut work = Work { chain, out, after: After::default() };
+        let called = self.call(task, &mut event, &mut work).await;
         match called {
-            Ok(()) => {
-                let mut effects = event.as_mut().map(|event| std::mem::take(&mut event.effects)).unwrap_or_default();
-                if !effects.is_empty() {
-                    self.apply(&mut event, &mut effects, patience, out).await;
-                }
-                effects.clear();
-                if let Some(event) = &mut event {
-                    event.effects = effects;
-                }
-            }
+            Ok(()) => self.apply_asked(&mut event, &mut work).await,
             Err(failure) => self.failed(name, &failure),
+        }
+        if !work.after.is_empty() {
+            self.follow_up(&mut event, &mut work).await;
         }
         if let Some(mut event) = event {
             self.state = event.session.take();
@@ -262,6 +271,60 @@ impl Session {
         if self.state.is_none() && self.ending.is_none() {
             self.ending =
                 Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
+        }
+    }
+
+    /// What a task asks of the chain.
+    async fn call(
+        &mut self,
+        task: Task<'_>,
+        event: &mut Option<Box<Event>>,
+        work: &mut Work<'_>,
+    ) -> Result<(), Failure> {
+        match task {
+            Task::Opened(mut effects) => {
+                // First what `authenticate` asked for, then what `opened` sees and asks for.
+                self.apply(event, &mut effects, work).await;
+                let opened = work.chain.opened(event).await;
+                if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
+                    state.handshake.forget(&self.route.route.keep_headers);
+                }
+                if opened.is_err() && self.ending.is_none() {
+                    self.ending =
+                        Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
+                }
+                opened
+            }
+            Task::Inbound(message) => {
+                let verdict = work.chain.inbound(event, message).await?;
+                if let Some(upstream) = self.route.route.upstream.clone() {
+                    let passed = match verdict {
+                        Verdict::Next => Some(message.to_owned()),
+                        Verdict::Replace(message) => Some(message),
+                        Verdict::Stop => None,
+                    };
+                    if let (Some(message), Some(event)) = (passed, event) {
+                        event.effects.list.push(Effect::Forward(Box::new(Forward::plain(upstream, message))));
+                    }
+                }
+                Ok(())
+            }
+            Task::Timer(plugin, name) => work.chain.timer(event, &plugin, &name).await,
+            Task::Reply(plugin, tag, reply) => work.chain.reply(event, &plugin, &tag, &reply).await,
+            Task::Outbound(publication, message) => {
+                self.send_by_hand(event, work, publication.as_ref(), message, usize::MAX).await;
+                Ok(())
+            }
+            Task::Subscribe(topic) => {
+                self.subscribe_from_elsewhere(event, topic, work);
+                Ok(())
+            }
+            Task::Unsubscribe(topic) => {
+                if self.unsubscribe(event, &topic) {
+                    work.after.told.push((topic, SubscriptionEvent::Removed, None));
+                }
+                Ok(())
+            }
         }
     }
 

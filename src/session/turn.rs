@@ -12,9 +12,12 @@ use super::{KEEP, Next, READ, Session, Task};
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef, unix_now};
 use crate::outbox::Request;
-use crate::plugin::{Event, Patience};
+use crate::plugin::{Event, Hook, Patience};
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
+
+/// Deliveries that a session decides on before others have their turn.
+const OFFERS: usize = 64;
 
 /// A thread's buffers, which the session whose turn it is uses.
 struct Scratch {
@@ -55,6 +58,13 @@ impl Session {
                 }
                 // Polled again, so that the new deadline wakes this task.
                 continue;
+            }
+            if flushed.is_ready() && self.outbox.by_hand() {
+                match self.offers(context, scratch) {
+                    Poll::Ready(Some(next)) => return Poll::Ready(next),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
             }
             if let Some(topic) = self.congested.take() {
                 return Poll::Ready(Next::Room(topic));
@@ -155,7 +165,7 @@ impl Session {
     fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
         let chain = self.route.chain.load_full();
         // What others ask for calls no plugin.
-        let calls = !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_));
+        let calls = chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_));
         if calls && (chain.waits() || self.applier.waits()) {
             return Some(Next::Await(task.into_owned()));
         }
@@ -199,13 +209,31 @@ impl Session {
                 Request::Close(close, by) => return Some(Next::End(close, by)),
                 Request::Subscribe(topic) => Task::Subscribe(topic),
                 Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
+                Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
             };
             if let Some(next) = self.now_or_next(task, scratch) {
-                requests.for_each(|request| drop(self.outbox.request(request)));
+                self.outbox.ask_again(requests);
                 return Some(next);
             }
         }
         None
+    }
+
+    /// Deliveries that the session decides on. Pending: there are more, and others have their turn first.
+    fn offers(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Option<Next>> {
+        for _ in 0..OFFERS {
+            let Some((publication, message)) = self.outbox.next_offer() else {
+                self.write_out(scratch);
+                return Poll::Ready(None);
+            };
+            if let Some(next) = self.now_or_next(Task::Outbound(publication, message), scratch) {
+                self.write_out(scratch);
+                return Poll::Ready(Some(next));
+            }
+        }
+        self.write_out(scratch);
+        let _ = pin!(tokio::task::yield_now()).poll(context);
+        Poll::Pending
     }
 
     /// The heartbeat, the expiry, and plugins' timers.

@@ -13,6 +13,9 @@ name = "echo"
 path = "/echo"
 plugins = ["jwt-auth", "echo"]
 
+[plugin.jwt-auth.grants]
+headers = ["authorization", "cookie"]
+
 [plugin.jwt-auth.config]
 secret = "0123456789abcdef0123456789abcdef"
 leeway = 0

@@ -17,6 +17,9 @@ path = "/chat/{room}"
 plugins = ["jwt-auth", "chat"]
 topics = ["room:*"]
 
+[plugin.jwt-auth.grants]
+headers = ["authorization", "cookie"]
+
 [plugin.jwt-auth.config]
 secret = "0123456789abcdef0123456789abcdef"
 

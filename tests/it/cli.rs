@@ -11,6 +11,9 @@ name = "echo"
 path = "/echo/{room}"
 plugins = ["jwt-auth", "echo"]
 
+[plugin.jwt-auth.grants]
+headers = ["authorization", "cookie"]
+
 [plugin.jwt-auth.config]
 secret = "0123456789abcdef0123456789abcdef"
 audience = "chat"

@@ -23,6 +23,14 @@ impl State {
     }
 }
 
+impl State {
+    /// A header without a grant is not there; that it was asked for is on record.
+    fn sees_header(&mut self, name: &str) -> bool {
+        let granted = self.context.granted.header(name);
+        self.granted_flag(granted, "headers", name).is_some()
+    }
+}
+
 impl wit::handshake::Host for State {
     fn method(&mut self, session: u64) -> Result<String> {
         // A WebSocket handshake over HTTP/1.1 is always a GET (RFC 6455 section 4.1).
@@ -46,15 +54,25 @@ impl wit::handshake::Host for State {
     }
 
     fn header(&mut self, session: u64, name: String) -> Result<Option<String>> {
+        self.session(session)?;
+        if !self.sees_header(&name) {
+            return Ok(None);
+        }
         Ok(self.session(session)?.handshake.header(&name))
     }
 
     fn headers(&mut self, session: u64) -> Result<Vec<(String, String)>> {
-        let headers = self.session(session)?.handshake.headers();
-        Ok(headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        let context = self.context.clone();
+        let headers = self.session(session)?.handshake.headers().iter();
+        let seen = headers.filter(|(name, _)| context.granted.header(name));
+        Ok(seen.map(|(name, value)| (name.to_string(), value.to_string())).collect())
     }
 
     fn cookie(&mut self, session: u64, name: String) -> Result<Option<String>> {
+        self.session(session)?;
+        if !self.sees_header("cookie") {
+            return Ok(None);
+        }
         Ok(self.session(session)?.handshake.cookie(&name))
     }
 

@@ -6,22 +6,27 @@ mod handshake;
 mod history;
 mod kv;
 mod log;
+mod metrics;
 mod presence;
 mod publication;
 mod random;
 mod session;
 mod sessions;
 mod topics;
+mod upstream;
 mod users;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Error, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
-use super::effects::{Effect, Publish, Remote, Subscribe};
+use super::effects::{Effect, Forward, Publish, Remote, Subscribe};
 use super::event::{Event, Hook};
 use super::grants::Granted;
 use super::memory::Memory;
@@ -41,6 +46,8 @@ pub struct Context {
     /// The plugin's own table of the configuration.
     pub config: serde_json::Value,
     pub node: Arc<Node>,
+    /// When each missing grant was last told of.
+    pub denials: Mutex<HashMap<&'static str, Instant>>,
 }
 
 /// The data of one instance's store.
@@ -125,6 +132,9 @@ impl State {
         if !self.hook.may_act() {
             return Err(mistake(format!("`{}` may not ask for effects", self.hook.name())));
         }
+        if self.hook == Hook::Outbound && !effect.is_local() {
+            return Err(mistake("`outbound` may change what is known of its session, and no more".to_owned()));
+        }
         self.charge(1, bytes)?;
         let list = &mut self.event()?.effects.list;
         list.push(effect);
@@ -159,6 +169,13 @@ impl State {
         }
     }
 
+    fn forward_effect(&mut self, effect: u32) -> Result<&mut Forward> {
+        match self.effect(effect)? {
+            Effect::Forward(forward) => Ok(forward),
+            _ => Err(mistake(format!("effect {effect} is not a `forward` or `request`"))),
+        }
+    }
+
     fn subscribe_effect(&mut self, effect: u32) -> Result<&mut Subscribe> {
         match self.effect(effect)? {
             Effect::Subscribe(subscribe) => Ok(subscribe),
@@ -190,6 +207,13 @@ impl State {
     fn denied(&self, grant: &'static str, what: &str) {
         let plugin = &*self.context.name;
         self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
+        // A line a second says it all.
+        let now = Instant::now();
+        let told = self.context.denials.lock().insert(grant, now);
+        if told.is_some_and(|told| now - told < Duration::from_secs(1)) {
+            self.context.denials.lock().extend(told.map(|told| (grant, told)));
+            return;
+        }
         tracing::warn!(
             plugin,
             grant,
@@ -285,7 +309,9 @@ pub fn link(linker: &mut Linker<State>) -> Result<()> {
     wit::publication::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::users::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::sessions::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::upstream::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::log::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    wit::metrics::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::config::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::clock::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::random::add_to_linker::<_, HasSelf<_>>(linker, |state| state)

@@ -60,7 +60,8 @@ impl wit::session::Host for State {
     fn send(&mut self, session: u64, message: Message) -> Result<u32> {
         self.session(session)?;
         let bytes = payload_len(&message);
-        self.act(Effect::Send(message.into()), bytes)
+        let place = self.event()?.place;
+        self.act(Effect::Send(message.into(), place), bytes)
     }
 
     fn send_if_refused(&mut self, session: u64, message: Message) -> Result<()> {
@@ -69,7 +70,8 @@ impl wit::session::Host for State {
             return Err(mistake(format!("`{}` may not ask for effects", self.hook.name())));
         }
         self.charge(1, payload_len(&message))?;
-        self.event()?.effects.if_refused.push(message.into());
+        let event = self.event()?;
+        event.effects.if_refused.push((message.into(), event.place));
         Ok(())
     }
 

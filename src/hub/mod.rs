@@ -2,22 +2,30 @@
 //!
 //! A publication is encoded once into its topic's pending buffer, where what is published meanwhile joins it. One flusher
 //! for each busy topic hands the buffer to all subscribers, a chunk of them at a time, so that other work of the same
-//! thread is never far behind.
+//! thread is never far behind. Routes that shape what their sessions get have frames of their own, made once for all of
+//! the route's subscribers.
+
+mod audience;
+mod batch;
+mod topic;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use self::audience::{Audience, Shaped};
+use self::batch::{Shape, Tally};
+use self::topic::Subscriber;
+pub use self::topic::Topic;
+
 use crate::broker::{Accepted, BrokerError, MemoryBroker, Page, Retention};
-use crate::message::{Position, Publication, SessionId, TopicName};
+use crate::message::{Position, Publication, TopicName};
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Written};
-use crate::wire;
+use crate::outbox::Outbox;
 
 const SHARDS: usize = 64;
 /// Subscribers that are delivered to before others have a turn: some 0.2 ms of writes.
@@ -37,44 +45,21 @@ pub struct Hub {
     flushed: Notify,
 }
 
-/// A topic with subscribers on this node.
-#[derive(Default)]
-pub struct Topic {
-    /// What fan-out walks. Empty slots are reused, so that a subscription's slot stays its own.
-    subscribers: Mutex<Subscribers>,
-    pending: Mutex<Pending>,
-    room: Notify,
-}
-
-#[derive(Default)]
-struct Subscribers {
-    slots: Vec<Option<Subscriber>>,
-    free: Vec<u32>,
-}
-
-struct Subscriber {
-    outbox: Arc<Outbox>,
-    /// The first frame (counted from the topic's beginning) that is for this subscriber.
-    from: u64,
-}
-
-#[derive(Default)]
-struct Pending {
-    frames: Vec<u8>,
-    /// Where each frame ends.
-    ends: Vec<u32>,
-    /// Which frames are not for which session.
-    excluded: Vec<(usize, SessionId)>,
-    /// The number of the first of these frames.
-    first: u64,
-    flushing: bool,
-}
-
 /// A session's place among a topic's subscribers.
 #[derive(Debug)]
 pub struct Subscription {
     pub topic: TopicName,
     slot: u32,
+}
+
+/// What a subscriber wants to know or have of what came before.
+#[derive(Clone, Copy, Debug)]
+pub enum From {
+    Now,
+    /// Where the topic's history stands.
+    Position,
+    /// What was published after this.
+    Since(Position),
 }
 
 /// What became of a publication.
@@ -122,7 +107,7 @@ impl Hub {
         self.metrics.publications.inc();
         let shard = self.shard(publication.topic.as_str()).lock();
         let topic = shard.get(&publication.topic);
-        if topic.is_some_and(|topic| topic.pending.lock().frames.len() > 4 * PENDING) {
+        if topic.is_some_and(|topic| topic.pending.lock().bytes() > 4 * PENDING) {
             return Err(PublishError::Behind);
         }
         let publication = match self.broker.publish(publication, retention, idempotency_key)? {
@@ -130,16 +115,14 @@ impl Hub {
             Accepted::Duplicate => return Ok(Published::Duplicate),
         };
         let Some(topic) = topic else { return Ok(Published::Done) };
+        let special = topic.audiences.lock().has_special();
         let mut pending = topic.pending.lock();
-        wire::message(&mut pending.frames, publication.message.as_ref());
-        let (end, index) = (pending.frames.len() as u32, pending.ends.len());
-        pending.ends.push(end);
-        pending.excluded.extend(publication.exclude.iter().map(|session| (index, *session)));
+        pending.push(&publication, special);
         if !std::mem::replace(&mut pending.flushing, true) {
             self.flushing.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(self.clone().flush(topic.clone()));
         }
-        if pending.frames.len() > PENDING {
+        if pending.bytes() > PENDING {
             return Ok(Published::Congested(topic.clone()));
         }
         Ok(Published::Done)
@@ -152,15 +135,27 @@ impl Hub {
                 break;
             };
             topic.room.notify_waiters();
+            let audiences = topic.audiences.lock().special();
+            let mut shapes = Vec::with_capacity(audiences.len());
+            for audience in &audiences {
+                shapes.push(match audience {
+                    Some(audience) => batch.shape(&**audience).await,
+                    None => Shape::Common,
+                });
+            }
             let mut at = 0;
             loop {
                 let mut tally = Tally::default();
                 let more = {
                     let subscribers = topic.subscribers.lock();
-                    let end = (at + CHUNK).min(subscribers.slots.len());
-                    subscribers.slots[at..end].iter().flatten().for_each(|one| batch.deliver(one, &mut tally));
+                    let end = (at + CHUNK).min(subscribers.len());
+                    for one in subscribers.range(at..end) {
+                        // Who came meanwhile has a later place in the topic than all that is delivered here.
+                        let shape = shapes.get(one.audience as usize).unwrap_or(&Shape::Common);
+                        batch.deliver(one, shape, &mut tally);
+                    }
                     at = end;
-                    at < subscribers.slots.len()
+                    at < subscribers.len()
                 };
                 self.metrics.deliveries.inc_by(tally.delivered);
                 self.metrics.dropped.inc_by(tally.dropped);
@@ -175,25 +170,27 @@ impl Hub {
         }
     }
 
-    /// Subscribes an outbox. With `since`, what the history holds after that position is part of the answer, and the
-    /// live deliveries go on exactly behind it.
+    /// Subscribes an outbox. What `from` asks for is part of the answer, and the live deliveries go on exactly behind it.
     pub fn subscribe(
         &self,
         topic: &TopicName,
         outbox: &Arc<Outbox>,
-        since: Option<Position>,
+        audience: &Arc<dyn Audience>,
+        from: From,
     ) -> Result<(Subscription, Option<Page>), BrokerError> {
         let mut shard = self.shard(topic.as_str()).lock();
-        let page = since.map(|since| self.broker.history(topic, Some(since), usize::MAX)).transpose()?;
+        let page = match from {
+            From::Now => None,
+            From::Position => Some(self.broker.history(topic, None, 0)?),
+            From::Since(since) => Some(self.broker.history(topic, Some(since), usize::MAX)?),
+        };
         let entry = shard.entry(topic.clone()).or_insert_with(|| {
             self.metrics.topics.inc();
             Arc::default()
         });
-        let from = {
-            let pending = entry.pending.lock();
-            pending.first + pending.ends.len() as u64
-        };
-        let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from });
+        let from = entry.pending.lock().next();
+        let audience = entry.audiences.lock().enter(audience);
+        let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from, audience });
         self.metrics.subscriptions.inc();
         Ok((Subscription { topic: topic.clone(), slot }, page))
     }
@@ -205,8 +202,12 @@ impl Hub {
             return;
         };
         let mut subscribers = topic.subscribers.lock();
-        let empty = subscribers.remove(subscription.slot);
+        let audience = subscribers.remove(subscription.slot);
+        let empty = subscribers.is_empty();
         drop(subscribers);
+        if let Some(audience) = audience {
+            topic.audiences.lock().leave(audience);
+        }
         if empty {
             shard.remove(&subscription.topic);
             self.metrics.topics.dec();
@@ -224,7 +225,7 @@ impl Hub {
         let mut all: Vec<_> = self
             .shards
             .iter()
-            .flat_map(|shard| shard.lock().iter().map(|(name, topic)| (name.clone(), topic.len())).collect::<Vec<_>>())
+            .flat_map(|shard| shard.lock().iter().map(|(name, topic)| (name.clone(), topic.subscribed())).collect::<Vec<_>>())
             .collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
@@ -246,118 +247,5 @@ impl Hub {
     pub fn sweep(&self) {
         self.broker.sweep();
         self.metrics.history_bytes.set(self.broker.bytes() as i64);
-    }
-}
-
-impl Topic {
-    /// Waits until the flusher has taken what was pending.
-    pub async fn room(&self) {
-        let room = self.room.notified();
-        if self.pending.lock().frames.len() > PENDING {
-            room.await;
-        }
-    }
-
-    fn len(&self) -> usize {
-        let subscribers = self.subscribers.lock();
-        subscribers.slots.len() - subscribers.free.len()
-    }
-}
-
-impl Subscribers {
-    fn insert(&mut self, subscriber: Subscriber) -> u32 {
-        if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = Some(subscriber);
-            return slot;
-        }
-        self.slots.push(Some(subscriber));
-        (self.slots.len() - 1) as u32
-    }
-
-    /// Whether nobody is left.
-    fn remove(&mut self, slot: u32) -> bool {
-        if self.slots.get_mut(slot as usize).and_then(Option::take).is_some() {
-            self.free.push(slot);
-        }
-        self.free.len() == self.slots.len()
-    }
-}
-
-impl Pending {
-    /// The frames to flush now; None ends the flusher.
-    fn take(&mut self) -> Option<Batch> {
-        if self.ends.is_empty() {
-            self.flushing = false;
-            self.frames = Vec::new();
-            return None;
-        }
-        let first = self.first;
-        self.first += self.ends.len() as u64;
-        // The next round is likely to be like this one.
-        let capacity = self.frames.len().min(PENDING);
-        Some(Batch {
-            frames: Bytes::from(std::mem::replace(&mut self.frames, Vec::with_capacity(capacity))),
-            ends: std::mem::take(&mut self.ends),
-            excluded: std::mem::take(&mut self.excluded),
-            first,
-        })
-    }
-}
-
-/// The frames of one round, shared by all subscribers.
-struct Batch {
-    frames: Bytes,
-    ends: Vec<u32>,
-    excluded: Vec<(usize, SessionId)>,
-    first: u64,
-}
-
-#[derive(Default)]
-struct Tally {
-    delivered: u64,
-    dropped: u64,
-}
-
-impl Batch {
-    fn deliver(&self, subscriber: &Subscriber, tally: &mut Tally) {
-        let skip = subscriber.from.saturating_sub(self.first) as usize;
-        if skip >= self.ends.len() {
-            return;
-        }
-        let session = subscriber.outbox.id;
-        let mut begin = skip;
-        for &(index, excluded) in &self.excluded {
-            if excluded == session && index >= begin {
-                self.run(begin, index, subscriber, tally);
-                begin = index + 1;
-            }
-        }
-        self.run(begin, self.ends.len(), subscriber, tally);
-    }
-
-    /// Frames `begin..end`, which lie side by side, in pieces that an outbox has room for: a full one drops by its policy,
-    /// and not a whole round at once.
-    fn run(&self, mut begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
-        let room = subscriber.outbox.limit() / 2;
-        while begin < end {
-            let from = if begin == 0 { 0 } else { self.ends[begin - 1] as usize };
-            let fits = self.ends[begin..end].partition_point(|frame_end| *frame_end as usize - from <= room);
-            let piece_end = begin + fits.max(1);
-            let count = (piece_end - begin) as u32;
-            let written = if begin == 0 && piece_end == self.ends.len() {
-                subscriber.outbox.deliver(&self.frames, count)
-            } else {
-                subscriber.outbox.deliver(&self.frames.slice(from..self.ends[piece_end - 1] as usize), count)
-            };
-            match written {
-                Written::Sent | Written::Queued => tally.delivered += u64::from(count),
-                Written::Dropped(dropped) => {
-                    tally.delivered += u64::from(count);
-                    tally.dropped += u64::from(dropped);
-                }
-                Written::Over => return,
-            }
-            begin = piece_end;
-        }
     }
 }

@@ -1,0 +1,168 @@
+//! One round of a topic's flusher: frames that lie side by side, and how a subscriber gets those that are for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::audience::{Audience, Shaped};
+use super::topic::Subscriber;
+use crate::message::{Close, Closer, Message, Publication, SessionId};
+use crate::outbox::{Request, Written};
+use crate::wire;
+
+/// The publications of one round.
+pub struct Batch {
+    /// What all subscribers share, unless their route has frames of its own.
+    pub common: Frames,
+    /// Which frames are not for which session.
+    pub excluded: Vec<(usize, SessionId)>,
+    /// What the frames were made of, where that was kept.
+    pub publications: Vec<Option<Arc<Publication>>>,
+    /// The number of the first frame.
+    pub first: u64,
+}
+
+/// Frames that are shared.
+pub struct Frames {
+    pub bytes: Bytes,
+    /// Where each frame ends; a frame without a byte is nobody's.
+    pub ends: Vec<u32>,
+    /// From this one on there is nothing, and the subscribers must learn that.
+    pub lost: Option<usize>,
+}
+
+/// What an audience gets.
+pub enum Shape {
+    /// What was published.
+    Common,
+    /// Frames of its own.
+    Frames(Frames),
+    /// Each session decides for itself. None: nothing.
+    OneByOne(Vec<Option<(Arc<Publication>, Message)>>, Option<usize>),
+}
+
+#[derive(Default)]
+pub struct Tally {
+    pub delivered: u64,
+    pub dropped: u64,
+}
+
+impl Batch {
+    /// Asks an audience what it gets.
+    pub async fn shape(&self, audience: &dyn Audience) -> Shape {
+        let count = self.common.ends.len();
+        // An audience that has become a special one only now has nothing to make its frames of, in this round.
+        if self.publications.len() < count || self.publications.iter().any(Option::is_none) {
+            return Shape::Common;
+        }
+        let (mut messages, mut lost) = (Vec::with_capacity(count), None);
+        for (index, publication) in self.publications.iter().flatten().enumerate() {
+            match audience.shape(publication).await {
+                Shaped::Message(message) => messages.push(Some((publication.clone(), message))),
+                Shaped::Nothing => messages.push(None),
+                Shaped::Lost => {
+                    lost = Some(index);
+                    break;
+                }
+            }
+        }
+        messages.resize(count, None);
+        if audience.one_by_one() {
+            return Shape::OneByOne(messages, lost);
+        }
+        let (mut bytes, mut ends) = (Vec::with_capacity(self.common.bytes.len()), Vec::with_capacity(count));
+        for message in &messages {
+            if let Some((_, message)) = message {
+                wire::message(&mut bytes, message.as_ref());
+            }
+            ends.push(bytes.len() as u32);
+        }
+        Shape::Frames(Frames { bytes: bytes.into(), ends, lost })
+    }
+
+    pub fn deliver(&self, subscriber: &Subscriber, shape: &Shape, tally: &mut Tally) {
+        let skip = subscriber.from.saturating_sub(self.first) as usize;
+        let end = self.common.ends.len();
+        if skip >= end {
+            return;
+        }
+        let lost = match shape {
+            Shape::Common => None,
+            Shape::Frames(frames) => frames.lost,
+            Shape::OneByOne(_, lost) => *lost,
+        };
+        let end = lost.unwrap_or(end).max(skip);
+        let session = subscriber.outbox.id;
+        match shape {
+            Shape::Common => self.pieces(&self.common, skip..end, subscriber, tally),
+            Shape::Frames(frames) => self.pieces(frames, skip..end, subscriber, tally),
+            Shape::OneByOne(messages, _) => {
+                for (index, one) in messages[..end].iter().enumerate().skip(skip) {
+                    if let Some((publication, message)) = one
+                        && !self.excluded.contains(&(index, session))
+                    {
+                        tally.count(subscriber.outbox.offer(Some(publication.clone()), message.clone()), 1);
+                    }
+                }
+            }
+        }
+        if lost.is_some_and(|lost| !self.excluded.contains(&(lost, session))) {
+            let close = Close::new(Close::INTERNAL, "a publication could not be delivered");
+            // A close is always taken.
+            let _ = subscriber.outbox.request(Request::Close(close, Closer::Gateway));
+        }
+    }
+
+    fn pieces(&self, frames: &Frames, range: std::ops::Range<usize>, subscriber: &Subscriber, tally: &mut Tally) {
+        let session = subscriber.outbox.id;
+        let mut begin = range.start;
+        for &(index, excluded) in &self.excluded {
+            if excluded == session && (begin..range.end).contains(&index) {
+                frames.run(begin, index, subscriber, tally);
+                begin = index + 1;
+            }
+        }
+        frames.run(begin, range.end, subscriber, tally);
+    }
+}
+
+impl Frames {
+    /// Frames `begin..end`, which lie side by side, in pieces that an outbox has room for: a full one drops by its policy,
+    /// and not a whole round at once.
+    fn run(&self, mut begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
+        let room = subscriber.outbox.limit() / 2;
+        while begin < end {
+            let from = if begin == 0 { 0 } else { self.ends[begin - 1] as usize };
+            let fits = self.ends[begin..end].partition_point(|frame_end| *frame_end as usize - from <= room);
+            let piece_end = begin + fits.max(1);
+            let to = self.ends[piece_end - 1] as usize;
+            let count = (piece_end - begin) as u32;
+            begin = piece_end;
+            if from == to {
+                continue;
+            }
+            let written = if from == 0 && to == self.bytes.len() {
+                subscriber.outbox.deliver(&self.bytes, count)
+            } else {
+                subscriber.outbox.deliver(&self.bytes.slice(from..to), count)
+            };
+            tally.count(written, count);
+            if written == Written::Over {
+                return;
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, written: Written, messages: u32) {
+        match written {
+            Written::Sent | Written::Queued => self.delivered += u64::from(messages),
+            Written::Dropped(dropped) => {
+                self.delivered += u64::from(messages);
+                self.dropped += u64::from(dropped);
+            }
+            Written::Over => {}
+        }
+    }
+}
