@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
@@ -21,10 +22,15 @@ use crate::session::{self, Begin};
 use crate::state::{Handshake, SessionState, decode_segment};
 use crate::transport::websocket;
 
-/// Answers the requests of clients.
-pub struct Http {
+/// What is served where.
+pub struct Site {
     router: matchit::Router<Arc<RouteChain>>,
     files: Files,
+}
+
+/// Answers the requests of clients.
+pub struct Http {
+    site: ArcSwap<Site>,
     applier: Arc<Applier>,
     drain: Drain,
 }
@@ -40,19 +46,25 @@ impl From<websocket::Refused> for Refusal {
     }
 }
 
-impl Http {
+impl Site {
     /// `routes` with their patterns.
-    pub fn new(
-        routes: Vec<(String, Arc<RouteChain>)>,
-        files: Files,
-        applier: Arc<Applier>,
-        drain: Drain,
-    ) -> anyhow::Result<Self> {
+    pub fn new(routes: Vec<(String, Arc<RouteChain>)>, files: Files) -> anyhow::Result<Self> {
         let mut router = matchit::Router::new();
         for (pattern, route) in routes {
             router.insert(pattern, route)?;
         }
-        Ok(Self { router, files, applier, drain })
+        Ok(Self { router, files })
+    }
+}
+
+impl Http {
+    pub fn new(site: Site, applier: Arc<Applier>, drain: Drain) -> Self {
+        Self { site: ArcSwap::from_pointee(site), applier, drain }
+    }
+
+    /// New requests find this.
+    pub fn install(&self, site: Site) {
+        self.site.store(Arc::new(site));
     }
 
     /// Answers one request; an upgraded connection becomes a session of its own task, which keeps the permit.
@@ -64,7 +76,8 @@ impl Http {
     ) -> Result<Response<Body>, Infallible> {
         // Where such a body ends is what request smuggling is about: whatever follows it is no second request.
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let (route, response) = match self.router.at(request.uri().path()) {
+        let site = self.site.load_full();
+        let (route, response) = match site.router.at(request.uri().path()) {
             Ok(found) => {
                 let route = found.value.clone();
                 let parameters =
@@ -72,7 +85,7 @@ impl Http {
                 let name = route.route.name.clone();
                 (name, self.upgrade(request, (peer, permit), route, parameters).await)
             }
-            Err(_) => ("-".into(), self.files.answer(request).await),
+            Err(_) => ("-".into(), site.files.answer(request).await),
         };
         let mut response = response.unwrap_or_else(Refusal::answer);
         if last {
@@ -90,7 +103,7 @@ impl Http {
         route: Arc<RouteChain>,
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Result<Response<Body>, Refusal> {
-        let checked = websocket::check(&request, route.route.origins.as_deref());
+        let checked = websocket::check(&request, route.route.rules().origins.as_deref());
         if let Err(refused) = checked.as_ref()
             && (refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET)
         {
@@ -166,7 +179,7 @@ impl Http {
                 state.user = user;
                 let selected = effects.response.subprotocol.take();
                 state.subprotocol = selected.or_else(|| {
-                    let known = offered.iter().find(|name| route.route.subprotocols.contains(name));
+                    let known = offered.iter().find(|name| route.route.rules().subprotocols.contains(name));
                     known.map(|name| name.as_str().into())
                 });
                 // Reads of `opened` must find the attributes and the expiry; the rest is applied when there is a session.

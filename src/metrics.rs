@@ -43,6 +43,7 @@ pub struct Metrics {
     pub generation: IntGaugeVec,
     pub reloads: IntCounterVec,
     pub load_seconds: Histogram,
+    pub config_reloads: IntCounterVec,
     pub cache_errors: IntCounter,
 }
 
@@ -182,6 +183,11 @@ impl Metrics {
                 "plugin_reloads_total",
                 "Attempts to load a plugin's file, by result: swapped, refused.",
                 &["plugin", "result"],
+            ),
+            config_reloads: make.counters(
+                "config_reloads_total",
+                "Looks at the changed configuration file, by result: applied, unchanged, refused.",
+                &["result"],
             ),
             cache_errors: make.counter(
                 "compile_cache_errors_total",

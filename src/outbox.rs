@@ -32,6 +32,8 @@ pub enum Written {
 #[derive(Debug)]
 pub enum Request {
     Close(Close, Closer),
+    /// Some route is not served any more: whose it is ends its session.
+    RouteGone,
     Subscribe(TopicName),
     Unsubscribe(TopicName),
 }
@@ -243,11 +245,13 @@ impl Outbox {
             return Ok(());
         }
         let is_close = |request: &Request| matches!(request, Request::Close(..));
+        let is_gone = |request: &Request| matches!(request, Request::RouteGone);
         // A close is always taken, once: it ends all that waits.
-        if is_close(&request) && state.requests.iter().any(is_close) {
+        let closes = is_close(&request) && state.requests.iter().any(is_close);
+        if closes || (is_gone(&request) && state.requests.iter().any(is_gone)) {
             return Ok(());
         }
-        if state.requests.len() >= REQUESTS && !is_close(&request) {
+        if state.requests.len() >= REQUESTS && !is_close(&request) && !is_gone(&request) {
             return Err(Busy);
         }
         state.requests.push(request);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, PluginConfig};
+use super::{Config, PluginConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,8 @@ pub struct ConfigError {
     place: Option<(usize, usize)>,
     line: Option<String>,
     what: String,
+    /// The files that decided: it is worth another look when one of them has changed.
+    pub inputs: Vec<PathBuf>,
 }
 
 impl fmt::Display for ConfigError {
@@ -47,7 +49,7 @@ impl Source<'_> {
             (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
         });
         let line = place.and_then(|(line, _)| self.text.lines().nth(line - 1)).map(str::to_owned);
-        ConfigError { file: self.file.to_owned(), place, line, what: what.into() }
+        ConfigError { file: self.file.to_owned(), place, line, what: what.into(), inputs: vec![self.file.to_owned()] }
     }
 }
 
@@ -65,6 +67,7 @@ impl Config {
             place: None,
             line: None,
             what: format!("cannot be read: {error}"),
+            inputs: vec![file.to_owned()],
         })?;
         let source = Source { file, text: &text };
         let mut config: Config =
@@ -76,17 +79,27 @@ impl Config {
             let directory = base.join(files.directory.get_ref());
             *files.directory.get_mut() = directory;
         }
-        for (name, plugin) in &mut config.plugins {
-            resolve_secrets(&mut Value::Table(plugin.config.clone()), base, &format!("plugin.{name}.config"))
-                .map(|resolved| {
-                    if let Value::Table(table) = resolved {
-                        plugin.config = table;
-                    }
-                })
-                .map_err(|what| source.error(None, what))?;
-        }
-        config.check(&source)?;
+        config.origin.file = file.to_owned();
+        config.origin.secrets =
+            config.plugins.values().flat_map(|plugin| reload::secret_files(&plugin.config, base)).collect();
+        let checked = config.resolve(&source, base).and_then(|()| config.check(&source));
+        checked.map_err(|error| ConfigError { inputs: config.inputs(), ..error })?;
+        config.origin.text = text;
         Ok(config)
+    }
+
+    /// Puts secrets in the place of what refers to them.
+    fn resolve(&mut self, source: &Source<'_>, base: &Path) -> Result<(), ConfigError> {
+        for (name, plugin) in &mut self.plugins {
+            let mut settings = Value::Table(plugin.config.clone());
+            let resolved = resolve_secrets(&mut settings, base, &format!("plugin.{name}.config"));
+            let table = format!("[plugin.{name}.config");
+            let at = source.text.find(&table).map(|at| at..at + 1);
+            if let Value::Table(table) = resolved.map_err(|what| source.error(at, what))? {
+                plugin.config = table;
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {

@@ -1,6 +1,7 @@
 //! The configuration file: what it may say, and what it says where it is silent.
 
 mod load;
+mod reload;
 mod units;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 pub use load::{ConfigError, plugin_file};
+pub use reload::{Attempt, ConfigStatus};
 pub use units::{Size, Span};
 
 /// A gateway's configuration, `tidegate.toml`. Paths are relative to the file.
@@ -33,6 +35,8 @@ pub struct Config {
     pub handshake_timeout: Span,
     /// How long sessions may take to leave after SIGTERM.
     pub drain_timeout: Span,
+    /// How long a changed file (a plugin, this file, a secret) must look the same before it is loaded.
+    pub reload_settle: Span,
     /// What all values of all plugins in the embedded key-value store may take together.
     pub kv_memory: Size,
     /// What the history of all topics may take together.
@@ -51,6 +55,9 @@ pub struct Config {
     #[serde(rename = "plugin")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, PluginConfig>"))]
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Where all this was read from.
+    #[serde(skip)]
+    origin: reload::Origin,
 }
 
 impl Default for Config {
@@ -63,12 +70,14 @@ impl Default for Config {
             max_connections: 16_384,
             handshake_timeout: seconds(10),
             drain_timeout: seconds(10),
+            reload_settle: Span(Duration::from_millis(200)),
             kv_memory: Size(64 << 20),
             history_memory: Size(256 << 20),
             topics: Vec::new(),
             routes: Vec::new(),
             files: Vec::new(),
             plugins: BTreeMap::new(),
+            origin: reload::Origin::default(),
         }
     }
 }
@@ -253,7 +262,7 @@ pub struct FilesConfig {
 }
 
 /// A plugin's settings. None of them is needed: without a table a plugin has the default limits and no grants.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginConfig {
@@ -270,7 +279,7 @@ pub struct PluginConfig {
 }
 
 /// What a plugin's calls may use.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginLimits {
@@ -308,7 +317,7 @@ impl Default for PluginLimits {
 }
 
 /// What a plugin may do beyond the session that it is called for. Nothing by default.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {

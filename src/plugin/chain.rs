@@ -11,7 +11,7 @@ use super::call::{Answer, Call, Content, Decision, Reply, SubscriptionEvent, Ver
 use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::generation::Generation;
-use crate::message::{Close, Closer, Message, MessageRef, Pattern, Position, Publication};
+use crate::message::{Close, Closer, Message, MessageRef, Position, Publication};
 use crate::presence::Change;
 use crate::route::Route;
 
@@ -25,8 +25,6 @@ pub struct Chain {
 /// A route with its chain, which is replaced while the route serves.
 pub struct RouteChain {
     pub route: Arc<Route>,
-    /// Topics that the route answers for.
-    pub topics: Vec<Pattern>,
     pub chain: ArcSwap<Chain>,
 }
 

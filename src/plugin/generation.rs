@@ -23,6 +23,7 @@ use crate::message::Message;
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
 /// What instances are made from.
+#[derive(Clone)]
 pub struct Template {
     pub pre: InstancePre<State>,
     /// Where each hook's function is found.
@@ -148,6 +149,10 @@ impl Generation {
     /// Whether a call may not be over when it was polled once.
     pub fn waits(&self) -> bool {
         self.template.waits || self.pace.is_slow()
+    }
+
+    pub fn template(&self) -> &Template {
+        &self.template
     }
 
     /// Instances now, idle and in calls.

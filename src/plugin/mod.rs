@@ -15,16 +15,17 @@ mod grants;
 mod host;
 mod instance;
 mod lane;
+mod loader;
 mod memory;
-mod watch;
 mod wit;
 
-pub use catalog::{Catalog, Status};
+pub use cache::Cache;
 #[expect(unused_imports, reason = "the hooks that need them come next")]
 pub use call::{Reply, ReplyFailure, SubscriptionEvent, Verdict};
+pub use catalog::{Catalog, Installed, Prepared, Status};
 pub use chain::{Admission, Chain, RouteChain};
 pub use effects::{Effect, Effects, Publish, Remote, Subscribe};
 pub use engine::engine;
 pub use event::{Event, Hook, Patience};
 pub use failure::Failure;
-pub use watch::Watch;
+pub use loader::Loader;

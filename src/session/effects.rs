@@ -55,7 +55,7 @@ impl Session {
             for message in &effects.if_refused {
                 wire::message(out, message.as_ref());
             }
-        } else if route.refused_effect == RefusedEffect::Close && self.ending.is_none() {
+        } else if route.rules().refused_effect == RefusedEffect::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway));
         }
     }
@@ -194,7 +194,7 @@ impl Session {
 
     /// Another session's plugin, or an operator, has asked for it; nobody waits for an answer.
     pub(super) fn subscribe_from_elsewhere(&mut self, event: &mut Option<Box<Event>>, topic: TopicName) {
-        let full = state(event).is_none_or(|state| state.subscriptions.len() >= state.route.topics_limit);
+        let full = state(event).is_none_or(|state| state.subscriptions.len() >= state.route.rules().topics_limit);
         if full {
             tracing::warn!(session = %self.outbox.id, %topic, "not subscribed: the session has as many topics as it may");
             return;

@@ -18,7 +18,7 @@ use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, TopicName, unix_now};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Request};
 use crate::plugin::{Chain, Effects, Event, Failure, Patience, RouteChain};
 use crate::rate::Bucket;
 use crate::state::SessionState;
@@ -130,10 +130,14 @@ impl Waiting {
 pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let Begin { stream, read, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
-    let limits = &route.route;
-    let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow));
+    let rules = route.route.rules();
+    let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow));
     let now = Instant::now();
     applier.node.registry.add(&outbox, state.user.as_ref());
+    if route.route.is_gone() {
+        // The handshake was under way when the others were told.
+        let _ = outbox.request(Request::RouteGone);
+    }
     let first = Box::new(Waiting::Opened(effects));
     let mut session = Session {
         outbox,
@@ -142,7 +146,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         state: Some(state),
         pulse: Pulse::new(now),
         bucket: Bucket::new(now),
-        alarm: Box::pin(sleep_until(now + limits.heartbeat.interval)),
+        alarm: Box::pin(sleep_until(now + rules.heartbeat.interval)),
         greedy: false,
         congested: None,
         holds: false,
@@ -221,7 +225,7 @@ impl Session {
                 self.apply(&mut event, &mut effects, patience, out).await;
                 let opened = chain.opened(&mut event).await;
                 if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
-                    state.handshake.forget(&self.route.route.keep_headers);
+                    state.handshake.forget(&self.route.route.rules().keep_headers);
                 }
                 if opened.is_err() && self.ending.is_none() {
                     self.ending =
@@ -271,7 +275,7 @@ impl Session {
         let session = self.outbox.id;
         tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
             generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
-        if route.failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
+        if route.rules().failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
         }
     }

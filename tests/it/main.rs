@@ -7,6 +7,7 @@ mod auth;
 mod chat;
 mod chat_page;
 mod cli;
+mod configuration;
 mod drain;
 mod effects;
 mod floors;

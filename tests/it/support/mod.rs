@@ -50,11 +50,38 @@ impl Gateway {
         for (name, bytes) in guests {
             std::fs::write(plugins.join(format!("{name}.wasm")), bytes).unwrap();
         }
+        std::fs::write(directory.path().join("tidegate.toml"), Self::head() + config).unwrap();
+        directory
+    }
+
+    /// What every configuration of a test begins with.
+    fn head() -> String {
         // Compiled once for all tests: compiling is not what they test.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-        let head = format!("plugin_directory = \"plugins\"\ncache_directory = {cache:?}\n");
-        std::fs::write(directory.path().join("tidegate.toml"), head + config).unwrap();
-        directory
+        format!("plugin_directory = \"plugins\"\ncache_directory = {cache:?}\n")
+    }
+
+    /// Replaces the configuration in one step, as a deployment would.
+    pub(crate) fn configure(&self, config: &str) {
+        let new = self.directory.path().join("tidegate.toml.new");
+        std::fs::write(&new, Self::head() + config).unwrap();
+        std::fs::rename(new, self.directory.path().join("tidegate.toml")).unwrap();
+    }
+
+    /// The same, and waits until it was read, with this result.
+    pub(crate) async fn reconfigure(&self, config: &str, result: &str) {
+        let label = format!("result=\"{result}\"");
+        let before = self.metric("tidegate_config_reloads_total", &label).await;
+        self.configure(config);
+        until(&format!("a configuration that is {result}"), || async {
+            (self.metric("tidegate_config_reloads_total", &label).await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// The `/config` page.
+    pub(crate) async fn config_page(&self) -> serde_json::Value {
+        serde_json::from_str(&self.admin("/config").await.1).unwrap()
     }
 
     pub(crate) async fn run(directory: tempfile::TempDir) -> Self {
@@ -143,8 +170,17 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until the process has ended by itself.
