@@ -76,7 +76,6 @@ impl Reload {
             },
             Err(refused) => (Attempt::Refused, refused.inputs, Some(refused.why)),
         };
-        metrics.config_reloads.with_label_values(&[attempt.label()]).inc();
         match (attempt, &trouble) {
             (_, Some(why)) => {
                 tracing::error!(why, "the configuration cannot be used: the one before goes on as it is")
@@ -94,6 +93,7 @@ impl Reload {
         let mut status = self.status.lock();
         status.looked(attempt);
         status.trouble = trouble;
+        metrics.config_reloads.with_label_values(&[attempt.label()]).inc();
     }
 
     /// None: it says what it said before.

@@ -134,7 +134,7 @@ async fn a_plugin_that_was_missing_is_taken_when_it_comes() {
     gateway.replace("late", &wat("mark", &[]));
     gateway.generation("late", 1).await;
     assert_eq!(Client::connect(&gateway.ws_url("/word")).await.ask("?").await, "A");
-    assert!(gateway.config_page().await["trouble"].is_null());
+    until("the end of the trouble", || async { gateway.config_page().await["trouble"].is_null().then_some(()) }).await;
     // It is watched like the others.
     gateway.replace("late", &wat("mark", &[("65 (; the mark ;)", "66")]));
     gateway.generation("late", 2).await;

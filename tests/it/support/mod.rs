@@ -19,11 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running gateway, which ends with this value.
 pub(crate) struct Gateway {
-    directory: tempfile::TempDir,
+    path: PathBuf,
     process: Child,
     address: SocketAddr,
     admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// Removed with this value, after the process has ended.
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl Gateway {
@@ -63,9 +65,9 @@ impl Gateway {
 
     /// Replaces the configuration in one step, as a deployment would.
     pub(crate) fn configure(&self, config: &str) {
-        let new = self.directory.path().join("tidegate.toml.new");
+        let new = self.path.join("tidegate.toml.new");
         std::fs::write(&new, Self::head() + config).unwrap();
-        std::fs::rename(new, self.directory.path().join("tidegate.toml")).unwrap();
+        std::fs::rename(new, self.path.join("tidegate.toml")).unwrap();
     }
 
     /// The same, and waits until it was read, with this result.
@@ -85,7 +87,13 @@ impl Gateway {
     }
 
     pub(crate) async fn run(directory: tempfile::TempDir) -> Self {
-        let mut process = tidegate(directory.path())
+        let path = directory.path().to_owned();
+        Self { _directory: Some(directory), ..Self::run_in(&path).await }
+    }
+
+    /// In a directory that the test keeps.
+    pub(crate) async fn run_in(directory: &Path) -> Self {
+        let mut process = tidegate(directory)
             .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -112,7 +120,7 @@ impl Gateway {
         let Ok(Ok((address, admin))) = listening else {
             panic!("the gateway does not listen; it says:\n{}", log.lock().unwrap().join("\n"));
         };
-        Self { directory, process, address, admin, log }
+        Self { _directory: None, path: directory.to_owned(), process, address, admin, log }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -130,7 +138,7 @@ impl Gateway {
     }
 
     pub(crate) fn plugin_dir(&self) -> PathBuf {
-        self.directory.path().join("plugins")
+        self.path.join("plugins")
     }
 
     /// Replaces a plugin's file in one step, as a deployment would.
@@ -149,7 +157,7 @@ impl Gateway {
     pub(crate) fn token_for(&self, user: &str, ttl: &str) -> String {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["token", "--config"])
-            .arg(self.directory.path().join("tidegate.toml"))
+            .arg(self.path.join("tidegate.toml"))
             .args(["--user", user, "--ttl", ttl])
             .output()
             .unwrap();
