@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
 use crate::plugin::{Admission, Effects, Event, Failure, RouteChain};
-use crate::reply::{Body, Refusal, empty, internal, unavailable};
+use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
 use crate::session::{self, Begin};
 use crate::state::{Handshake, SessionState, decode_segment};
 use crate::transport::websocket;
@@ -112,6 +112,9 @@ impl Http {
         let Some(guest) = self.drain.enter() else {
             return Err(unavailable("the gateway is shutting down"));
         };
+        if let Some(pause) = route.chain.load().bars() {
+            return Err(unavailable_for("a part of this route keeps failing", pause));
+        }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let upgrade = hyper::upgrade::on(&mut request);
         let (state, mut effects) = self.authenticate(&request, peer, &route, parameters).await?;
@@ -193,8 +196,10 @@ impl Http {
     fn authenticate_failed(&self, route: &RouteChain, failure: &Failure) -> Refusal {
         let name = &*route.route.name;
         self.applier.node.metrics.events_failed.with_label_values(&[name, "authenticate"]).inc();
-        tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
-            "authenticate failed: the client is refused");
+        if !failure.is_barred() {
+            tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
+                "authenticate failed: the client is refused");
+        }
         unavailable("who you are cannot be checked now")
     }
 }

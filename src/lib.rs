@@ -64,6 +64,8 @@ pub use crate::plugin::Status;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often the drain looks for sessions whose handshake was under way when it began.
 const LATECOMERS: Duration = Duration::from_millis(100);
+/// How often the health of plugins is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// Connections on the admin address.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -173,6 +175,13 @@ impl Gateway {
                 swept.kv.sweep();
             }
         });
+        let looked = reload.catalog.clone();
+        let looking = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(LOOK);
+            loop {
+                looked.look(ticks.tick().await.into_std());
+            }
+        });
         let (doors, http) = (drain.clone(), reload.http.clone());
         let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
             let (http, drain) = (http.clone(), doors.clone());
@@ -202,6 +211,7 @@ impl Gateway {
         sweeper.abort();
         admin.abort();
         asking.abort();
+        looking.abort();
         // Its thread may be in the middle of a compilation.
         tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
     }

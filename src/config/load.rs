@@ -156,6 +156,7 @@ impl Config {
         }
         self.check_claims(source)?;
         self.check_used(source)?;
+        self.check_shares(source)?;
         for files in &self.files {
             if !files.path.get_ref().starts_with('/') {
                 let what = format!("the path {:?} must begin with `/`", files.path.get_ref());
@@ -212,6 +213,25 @@ impl Config {
                 let what =
                     format!("the pattern {:?} stands here twice: the second is never used", topic.pattern.get_ref());
                 return Err(source.error(Some(topic.pattern.span()), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shares are parts of one.
+    fn check_shares(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        for (name, plugin) in &self.plugins {
+            let shares = [
+                ("rollback", "failures", plugin.rollback.failures),
+                ("rollback", "refusals", plugin.rollback.refusals),
+                ("breaker", "failures", plugin.breaker.failures),
+            ];
+            for (table, key, share) in shares {
+                if !(share > 0.0 && share <= 1.0) {
+                    let at = source.text.find(&format!("[plugin.{name}.{table}")).map(|at| at..at + 1);
+                    let what = format!("plugin.{name}.{table}.{key} is {share}: write a share above 0 and up to 1");
+                    return Err(source.error(at, what));
+                }
             }
         }
         Ok(())
@@ -310,6 +330,10 @@ mod tests {
             (&format!("{CHAT}{CHAT}"), "two routes with the name `chat`"),
             (&format!("{CHAT}[plugin.chta]\n"), "tidegate.toml:5:1: the plugin `chta` has settings, but no route"),
             (&format!("{CHAT}origins = [\"example.org\"]"), "is not an origin"),
+            (
+                &format!("{CHAT}[plugin.chat.breaker]\nfailures = 80"),
+                "tidegate.toml:5:1: plugin.chat.breaker.failures is 80: write a share above 0 and up to 1",
+            ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
             (
                 &format!("{CHAT}[plugin.chat.config]\nkey = {{ env = \"TIDEGATE_NOT_SET\" }}"),

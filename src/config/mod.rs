@@ -272,10 +272,67 @@ pub struct PluginConfig {
     pub limits: PluginLimits,
     /// What it may do beyond the session that it is called for.
     pub grants: Grants,
+    /// When a new generation is taken back.
+    pub rollback: RollbackConfig,
+    /// When it is not called for a while.
+    pub breaker: BreakerConfig,
     /// Its own settings, in its own words. A table that is exactly `{ env = "NAME" }` or `{ file = "PATH" }` becomes the
     /// text of that variable or file.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub config: toml::Table,
+}
+
+impl PluginConfig {
+    /// Whether a generation that was made with these settings is what the others ask for.
+    pub fn makes_the_same(&self, other: &Self) -> bool {
+        self.limits == other.limits && self.grants == other.grants && self.config == other.config
+    }
+}
+
+/// When a generation is found worse than the one before it. Each hook is looked at by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackConfig {
+    /// How long a new generation is watched, and the former one kept. `"0s"`: it is not.
+    pub window: Span,
+    /// Calls of a hook before anything is said about it.
+    pub calls: u32,
+    /// Share of failing calls, above the former generation's, that is too many.
+    pub failures: f64,
+    /// Share of handshakes that `authenticate` does not admit that is too many, where it was half of them at most.
+    pub refusals: f64,
+}
+
+impl Default for RollbackConfig {
+    fn default() -> Self {
+        Self { window: seconds(60), calls: 20, failures: 0.2, refusals: 0.9 }
+    }
+}
+
+/// When a plugin is not called for a while: its routes answer 503 to handshakes, and their events fail at once.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerConfig {
+    /// The time that is looked back on. `"0s"`: there is no breaker.
+    pub window: Span,
+    /// Calls in that time before anything is said about them.
+    pub calls: u32,
+    /// Share of calls that trap or overrun a limit that opens it. Errors that hooks answer do not count.
+    pub failures: f64,
+    /// From its opening to the first probes; twice as long each time that they fail.
+    pub pause: Span,
+    /// The longest pause.
+    pub pause_max: Span,
+    /// Calls that are let through to see, and that must all end well for it to close.
+    pub probes: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { window: seconds(10), calls: 20, failures: 0.8, pause: seconds(1), pause_max: seconds(60), probes: 3 }
+    }
 }
 
 /// What a plugin's calls may use.

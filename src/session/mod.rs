@@ -273,8 +273,11 @@ impl Session {
         let route = &self.route.route;
         self.applier.node.metrics.events_failed.with_label_values(&[&route.name, event]).inc();
         let session = self.outbox.id;
-        tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
-            generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
+        // While a breaker is open it is the breaker that the log tells of.
+        if !failure.is_barred() {
+            tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
+                generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
+        }
         if route.rules().failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
         }

@@ -16,5 +16,6 @@ mod handshake;
 mod hostile;
 mod limits;
 mod reload;
+mod rollback;
 mod slow;
 mod support;
