@@ -6,7 +6,9 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
 
+use crate::config::ConfigStatus;
 use crate::drain::Drain;
 use crate::node::Node;
 use crate::plugin::Catalog;
@@ -16,6 +18,7 @@ use crate::reply::{Body, text};
 pub struct Admin {
     pub node: Arc<Node>,
     pub catalog: Arc<Catalog>,
+    pub config: Arc<Mutex<ConfigStatus>>,
     pub drain: Drain,
 }
 
@@ -28,7 +31,7 @@ impl Admin {
             return Ok(answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is served here\n".to_owned()));
         }
         Ok(match request.uri().path() {
-            "/" => answer(StatusCode::OK, PLAIN, "/live\n/ready\n/metrics\n/plugins\n/topics\n".to_owned()),
+            "/" => answer(StatusCode::OK, PLAIN, "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n".to_owned()),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
             "/ready" if self.drain.is_draining() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "draining\n".to_owned())
@@ -36,6 +39,7 @@ impl Admin {
             "/ready" => answer(StatusCode::OK, PLAIN, "ready\n".to_owned()),
             "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.node.metrics.text()),
             "/plugins" => json(&self.catalog.status()),
+            "/config" => json(&*self.config.lock()),
             "/topics" => {
                 let topics: Vec<_> = self
                     .node

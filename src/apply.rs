@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::broker::Retention;
 use crate::hub::{PublishError, Published};
-use crate::message::{Closer, Message, Publication, SessionId, TopicName, unix_now};
+use crate::message::{Closer, Message, Pattern, Publication, SessionId, TopicName, unix_now};
 use crate::node::Node;
 use crate::outbox::{Outbox, Request};
 use crate::plugin::{Effect, Effects, Event, Failure, Forward, Hook, Patience, Publish, Remote, RouteChain};
@@ -34,24 +35,36 @@ pub enum Refused {
 /// Acts on the node for all routes.
 pub struct Applier {
     pub node: Arc<Node>,
-    routes: Vec<Arc<RouteChain>>,
+    claims: ArcSwap<Vec<Claim>>,
+}
+
+/// The topics that a route answers for.
+pub struct Claim {
+    pub topics: Vec<Pattern>,
+    pub route: Arc<RouteChain>,
 }
 
 impl Applier {
-    /// `routes` in the order of the configuration: the first that claims a topic answers for it.
-    pub fn new(node: Arc<Node>, routes: Vec<Arc<RouteChain>>) -> Self {
-        let routes = routes.into_iter().filter(|route| !route.topics.is_empty()).collect();
-        Self { node, routes }
+    /// Nothing is claimed yet.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node, claims: ArcSwap::default() }
     }
 
-    fn claimed_by(&self, topic: &TopicName) -> Option<&Arc<RouteChain>> {
-        self.routes.iter().find(|route| route.topics.iter().any(|pattern| pattern.matches(topic.as_str())))
+    /// `claims` in the order of the configuration: the first that claims a topic answers for it.
+    pub fn claim(&self, claims: Vec<Claim>) {
+        self.claims.store(Arc::new(claims.into_iter().filter(|claim| !claim.topics.is_empty()).collect()));
+    }
+
+    fn claimed_by(&self, topic: &TopicName) -> Option<Arc<RouteChain>> {
+        let claims = self.claims.load();
+        let claim = claims.iter().find(|claim| claim.topics.iter().any(|pattern| pattern.matches(topic.as_str())));
+        claim.map(|claim| claim.route.clone())
     }
 
     /// Whether publishing may have to wait for a publication hook.
     pub fn waits(&self) -> bool {
-        self.routes.iter().any(|route| {
-            let chain = route.chain.load();
+        self.claims.load().iter().any(|claim| {
+            let chain = claim.route.chain.load();
             chain.waits() && chain.has(Hook::Publication)
         })
     }

@@ -61,21 +61,35 @@ impl Drop for Guest {
     }
 }
 
-/// Says yes at the first SIGTERM or ctrl-c and again at each that follows.
-pub fn signals() -> std::io::Result<mpsc::Receiver<()>> {
+/// What the process is told by signals.
+pub struct Signals {
+    /// Stop: SIGTERM or ctrl-c, each of them.
+    pub stop: mpsc::Receiver<()>,
+    /// Read the configuration again: SIGHUP.
+    pub reload: mpsc::Receiver<()>,
+}
+
+/// Listens to the process's signals.
+pub fn signals() -> std::io::Result<Signals> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (tell, told) = mpsc::channel(4);
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+    let (tell_stop, stop) = mpsc::channel(4);
+    let (tell_reload, reload) = mpsc::channel(1);
+    let kinds = [
+        (SignalKind::terminate(), &tell_stop),
+        (SignalKind::interrupt(), &tell_stop),
+        (SignalKind::hangup(), &tell_reload),
+    ];
+    for (kind, tell) in kinds {
         let mut signal = signal(kind)?;
         let tell = tell.clone();
         tokio::spawn(async move {
             while signal.recv().await.is_some() {
-                // Somebody who presses ctrl-c more often than can be counted is understood.
+                // Who asks more often than can be counted is understood.
                 let _ = tell.try_send(());
             }
         });
     }
-    Ok(told)
+    Ok(Signals { stop, reload })
 }
 
 #[cfg(test)]

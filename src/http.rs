@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
@@ -16,15 +17,20 @@ use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
 use crate::plugin::{Admission, Effects, Event, Failure, RouteChain};
-use crate::reply::{Body, Refusal, empty, internal, unavailable};
+use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
 use crate::session::{self, Begin};
 use crate::state::{Handshake, SessionState, decode_segment};
 use crate::transport::websocket;
 
-/// Answers the requests of clients.
-pub struct Http {
+/// What is served where.
+pub struct Site {
     router: matchit::Router<Arc<RouteChain>>,
     files: Files,
+}
+
+/// Answers the requests of clients.
+pub struct Http {
+    site: ArcSwap<Site>,
     applier: Arc<Applier>,
     drain: Drain,
 }
@@ -40,19 +46,25 @@ impl From<websocket::Refused> for Refusal {
     }
 }
 
-impl Http {
+impl Site {
     /// `routes` with their patterns.
-    pub fn new(
-        routes: Vec<(String, Arc<RouteChain>)>,
-        files: Files,
-        applier: Arc<Applier>,
-        drain: Drain,
-    ) -> anyhow::Result<Self> {
+    pub fn new(routes: Vec<(String, Arc<RouteChain>)>, files: Files) -> anyhow::Result<Self> {
         let mut router = matchit::Router::new();
         for (pattern, route) in routes {
             router.insert(pattern, route)?;
         }
-        Ok(Self { router, files, applier, drain })
+        Ok(Self { router, files })
+    }
+}
+
+impl Http {
+    pub fn new(site: Site, applier: Arc<Applier>, drain: Drain) -> Self {
+        Self { site: ArcSwap::from_pointee(site), applier, drain }
+    }
+
+    /// New requests find this.
+    pub fn install(&self, site: Site) {
+        self.site.store(Arc::new(site));
     }
 
     /// Answers one request; an upgraded connection becomes a session of its own task, which keeps the permit.
@@ -64,7 +76,8 @@ impl Http {
     ) -> Result<Response<Body>, Infallible> {
         // Where such a body ends is what request smuggling is about: whatever follows it is no second request.
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let (route, response) = match self.router.at(request.uri().path()) {
+        let site = self.site.load_full();
+        let (route, response) = match site.router.at(request.uri().path()) {
             Ok(found) => {
                 let route = found.value.clone();
                 let parameters =
@@ -72,7 +85,7 @@ impl Http {
                 let name = route.route.name.clone();
                 (name, self.upgrade(request, (peer, permit), route, parameters).await)
             }
-            Err(_) => ("-".into(), self.files.answer(request).await),
+            Err(_) => ("-".into(), site.files.answer(request).await),
         };
         let mut response = response.unwrap_or_else(Refusal::answer);
         if last {
@@ -90,7 +103,7 @@ impl Http {
         route: Arc<RouteChain>,
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Result<Response<Body>, Refusal> {
-        let checked = websocket::check(&request, route.route.origins.as_deref());
+        let checked = websocket::check(&request, route.route.rules().origins.as_deref());
         if let Err(refused) = checked.as_ref()
             && (refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET)
         {
@@ -99,6 +112,9 @@ impl Http {
         let Some(guest) = self.drain.enter() else {
             return Err(unavailable("the gateway is shutting down"));
         };
+        if let Some(pause) = route.chain.load().bars() {
+            return Err(unavailable_for("a part of this route keeps failing", pause));
+        }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let upgrade = hyper::upgrade::on(&mut request);
         let (state, mut effects) = self.authenticate(&request, peer, &route, parameters).await?;
@@ -166,7 +182,7 @@ impl Http {
                 state.user = user;
                 let selected = effects.response.subprotocol.take();
                 state.subprotocol = selected.or_else(|| {
-                    let known = offered.iter().find(|name| route.route.subprotocols.contains(name));
+                    let known = offered.iter().find(|name| route.route.rules().subprotocols.contains(name));
                     known.map(|name| name.as_str().into())
                 });
                 // Reads of `opened` must find the attributes and the expiry; the rest is applied when there is a session.
@@ -180,8 +196,10 @@ impl Http {
     fn authenticate_failed(&self, route: &RouteChain, failure: &Failure) -> Refusal {
         let name = &*route.route.name;
         self.applier.node.metrics.events_failed.with_label_values(&[name, "authenticate"]).inc();
-        tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
-            "authenticate failed: the client is refused");
+        if !failure.is_barred() {
+            tracing::error!(route = name, why = %failure.why, plugin = &*failure.plugin, generation = failure.generation,
+                "authenticate failed: the client is refused");
+        }
         unavailable("who you are cannot be checked now")
     }
 }

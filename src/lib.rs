@@ -26,6 +26,7 @@ mod rate;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod reload;
 mod reply;
 mod route;
 mod server;
@@ -33,6 +34,7 @@ mod session;
 mod state;
 mod transport;
 mod upstream;
+mod watch;
 mod wire;
 
 use std::net::SocketAddr;
@@ -45,7 +47,6 @@ use crate::admin::Admin;
 use crate::apply::Applier;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::files::Files;
 use crate::http::Http;
 use crate::hub::Hub;
 use crate::listener::Listener;
@@ -53,37 +54,41 @@ use crate::message::{Close, Closer};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outbox::Request;
-use crate::plugin::{Catalog, Watch};
+use crate::plugin::{Cache, Catalog, Loader, Prepared};
+use crate::reload::Reload;
 use crate::route::TopicRules;
+use crate::watch::Watch;
 
-pub use crate::drain::signals;
+pub use crate::drain::{Signals, signals};
 pub use crate::plugin::Status;
 
 /// How often what has outlived its time is forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often the drain looks for sessions whose handshake was under way when it began.
 const LATECOMERS: Duration = Duration::from_millis(100);
+/// How often the health of plugins is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// Connections on the admin address.
 const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway, ready to serve.
 pub struct Gateway {
-    config: Config,
+    handshake_timeout: Duration,
+    drain_timeout: Duration,
     public: Listener,
     admin: Listener,
-    node: Arc<Node>,
-    catalog: Arc<Catalog>,
-    http: Arc<Http>,
+    reload: Arc<Reload>,
     drain: Drain,
 }
 
 /// Loads every plugin that the configuration names, and says what they are.
 pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
-    let (config, _, catalog) = prepare(config).await?;
+    let (config, _, catalog, prepared) = prepare(config).await?;
+    catalog.install(prepared);
     Ok((config, catalog.status()))
 }
 
-async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>)> {
+async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>, Prepared)> {
     let metrics = Arc::new(Metrics::new());
     let runtime = tokio::runtime::Handle::current();
     let client = client::Client::new(runtime.clone());
@@ -101,8 +106,10 @@ async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catal
         let memory = config.plugins.values().map(|plugin| plugin.limits.memory.0);
         let memory = memory.fold(config::PluginLimits::default().memory.0, usize::max);
         let engine = plugin::engine(memory)?;
-        let catalog = Catalog::load(&config, engine, node.clone(), runtime)?;
-        Ok::<_, anyhow::Error>((config, node, Arc::new(catalog)))
+        let cache = Cache::new(&config.cache_directory);
+        let catalog = Catalog::new(Loader { engine, memory, cache, node: node.clone(), runtime });
+        let prepared = catalog.prepare(&config)?;
+        Ok::<_, anyhow::Error>((config, node, Arc::new(catalog), prepared))
     };
     tokio::task::spawn_blocking(load).await.context("loading the plugins was broken off")?
 }
@@ -110,18 +117,20 @@ async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catal
 impl Gateway {
     /// Loads the plugins and binds the addresses.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        let (config, node, catalog) = prepare(config).await?;
+        let (config, node, catalog, prepared) = prepare(config).await?;
         let metrics = node.metrics.clone();
         let public = Listener::bind("public", config.listen, config.max_connections, metrics.clone())
             .with_context(|| in_use("listen", config.listen))?;
         let admin = Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics)
             .with_context(|| in_use("admin", config.admin))?;
-        let routes: Vec<_> = catalog.routes().cloned().collect();
-        let applier = Arc::new(Applier::new(node.clone(), routes.clone()));
-        let patterns = config.routes.iter().map(|route| route.path.get_ref().clone());
+        let applier = Arc::new(Applier::new(node));
         let drain = Drain::default();
-        let http = Http::new(patterns.zip(routes).collect(), Files::new(&config.files), applier, drain.clone())?;
-        Ok(Self { config, public, admin, node, catalog, http: Arc::new(http), drain })
+        let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), drain.clone()));
+        applier.claim(reload::claims(&config, &prepared));
+        catalog.install(prepared);
+        let (handshake_timeout, drain_timeout) = (config.handshake_timeout.0, config.drain_timeout.0);
+        let reload = Arc::new(Reload::new(config, catalog, http, applier));
+        Ok(Self { handshake_timeout, drain_timeout, public, admin, reload, drain })
     }
 
     /// Where clients connect.
@@ -134,12 +143,24 @@ impl Gateway {
         self.admin.address()
     }
 
-    /// Serves until `stop` is over, then drains. A second message on `stop` ends the drain at once.
-    pub async fn run(self, mut stop: tokio::sync::mpsc::Receiver<()>) -> anyhow::Result<()> {
-        let Self { config, public, admin, node, catalog, http, drain } = self;
-        let watch = Watch::start(catalog.clone())?;
-        let timeout = config.handshake_timeout.0;
-        let pages = Arc::new(Admin { node: node.clone(), catalog, drain: drain.clone() });
+    /// Serves until it is told to stop, then drains. Being told a second time ends the drain at once.
+    pub async fn run(self, signals: Signals) -> anyhow::Result<()> {
+        let Self { handshake_timeout: timeout, drain_timeout, public, admin, reload, drain } = self;
+        let Signals { mut stop, reload: mut asked } = signals;
+        let watch = Watch::start(reload.clone())?;
+        let waker = watch.waker();
+        let asking = tokio::spawn(async move {
+            while asked.recv().await.is_some() {
+                waker.load_now();
+            }
+        });
+        let node = reload.applier.node.clone();
+        let pages = Arc::new(Admin {
+            node: node.clone(),
+            catalog: reload.catalog.clone(),
+            config: reload.status.clone(),
+            drain: drain.clone(),
+        });
         // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
         let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
             let pages = pages.clone();
@@ -158,7 +179,14 @@ impl Gateway {
                 swept.kv.sweep();
             }
         });
-        let doors = drain.clone();
+        let looked = reload.catalog.clone();
+        let looking = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(LOOK);
+            loop {
+                looked.look(ticks.tick().await.into_std());
+            }
+        });
+        let (doors, http) = (drain.clone(), reload.http.clone());
         let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
             let (http, drain) = (http.clone(), doors.clone());
             async move {
@@ -170,12 +198,12 @@ impl Gateway {
         }));
         stop.recv().await;
         let sessions = node.registry.len();
-        tracing::info!(sessions, seconds = config.drain_timeout.0.as_secs_f64(), "draining: no new sessions");
+        tracing::info!(sessions, seconds = drain_timeout.as_secs_f64(), "draining: no new sessions");
         drain.begin();
         public.await.context("the listener has failed")?;
         let drained = tokio::select! {
-            () = leave(&node, &drain, config.drain_timeout.0) => true,
-            () = tokio::time::sleep(config.drain_timeout.0) => false,
+            () = leave(&node, &drain, drain_timeout) => true,
+            () = tokio::time::sleep(drain_timeout) => false,
             _ = stop.recv() => false,
         };
         match drained {
@@ -186,6 +214,8 @@ impl Gateway {
         }
         sweeper.abort();
         admin.abort();
+        asking.abort();
+        looking.abort();
         // Its thread may be in the middle of a compilation.
         tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
     }

@@ -198,6 +198,7 @@ pub struct Close {
 }
 
 impl Close {
+    pub const GOING_AWAY: u16 = 1001;
     pub const PROTOCOL: u16 = 1002;
     /// Reported to plugins when the client's close frame had no code; never sent.
     pub const NO_CODE: u16 = 1005;

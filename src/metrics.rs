@@ -47,6 +47,10 @@ pub struct Metrics {
     pub generation: IntGaugeVec,
     pub reloads: IntCounterVec,
     pub load_seconds: Histogram,
+    pub rollbacks: IntCounterVec,
+    pub breaker_open: IntGaugeVec,
+    pub breaker_opened: IntCounterVec,
+    pub config_reloads: IntCounterVec,
     pub cache_errors: IntCounter,
     pub upstream_requests: IntCounterVec,
     pub upstream_waiting: IntGaugeVec,
@@ -176,7 +180,7 @@ impl Metrics {
             calls: make.counters("plugin_calls_total", "Calls of a plugin's hooks.", &["plugin", "hook"]),
             call_failures: make.counters(
                 "plugin_call_failures_total",
-                "Calls that failed: error, trap, cpu, wall, memory, quota, busy.",
+                "Calls that failed: error, trap, cpu, wall, memory, quota, busy, instance; open: not made.",
                 &["plugin", "hook", "why"],
             ),
             denied: make.counters(
@@ -190,6 +194,26 @@ impl Metrics {
                 "plugin_reloads_total",
                 "Attempts to load a plugin's file, by result: swapped, refused.",
                 &["plugin", "result"],
+            ),
+            rollbacks: make.counters(
+                "plugin_rollbacks_total",
+                "New generations that were taken back because they were worse than the one before.",
+                &["plugin"],
+            ),
+            breaker_open: make.gauges(
+                "plugin_breaker_open",
+                "1 while the plugin is not called because it kept failing, probes apart.",
+                &["plugin"],
+            ),
+            breaker_opened: make.counters(
+                "plugin_breaker_opened_total",
+                "Times that a plugin's breaker opened, failed probes included.",
+                &["plugin"],
+            ),
+            config_reloads: make.counters(
+                "config_reloads_total",
+                "Looks at the changed configuration file, by result: applied, unchanged, refused.",
+                &["result"],
             ),
             cache_errors: make.counter(
                 "compile_cache_errors_total",

@@ -34,6 +34,8 @@ pub enum Written {
 #[derive(Debug)]
 pub enum Request {
     Close(Close, Closer),
+    /// Some route is not served any more: whose it is ends its session.
+    RouteGone,
     Subscribe(TopicName),
     Unsubscribe(TopicName),
     /// An upstream's answer, for this plugin and under this tag.
@@ -312,12 +314,14 @@ impl Outbox {
             return Ok(());
         }
         let is_close = |request: &Request| matches!(request, Request::Close(..));
+        let is_gone = |request: &Request| matches!(request, Request::RouteGone);
         // A close is always taken, once: it ends all that waits.
-        if is_close(&request) && state.requests.iter().any(is_close) {
+        let closes = is_close(&request) && state.requests.iter().any(is_close);
+        if closes || (is_gone(&request) && state.requests.iter().any(is_gone)) {
             return Ok(());
         }
         // An answer has its place since `await_reply`.
-        let has_place = is_close(&request) || matches!(request, Request::Reply(..));
+        let has_place = is_close(&request) || is_gone(&request) || matches!(request, Request::Reply(..));
         if state.requests.len() >= REQUESTS + REPLIES && !has_place {
             return Err(Busy);
         }

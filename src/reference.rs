@@ -52,6 +52,8 @@ fn the_configuration_reference_is_what_the_sources_say() {
         ("`[plugin.NAME]`", "PluginConfig"),
         ("`[plugin.NAME.limits]`", "PluginLimits"),
         ("`[plugin.NAME.grants]`", "Grants"),
+        ("`[plugin.NAME.rollback]`", "RollbackConfig"),
+        ("`[plugin.NAME.breaker]`", "BreakerConfig"),
     ];
     for (title, name) in parts {
         section(&mut text, title, &definitions[name], definitions);

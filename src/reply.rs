@@ -1,5 +1,7 @@
 //! Answers to HTTP requests: bodies, and refusals that say why.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -36,7 +38,14 @@ impl Refusal {
 
 /// 503: not now, but soon.
 pub fn unavailable(why: &str) -> Refusal {
-    let headers = vec![(header::RETRY_AFTER, HeaderValue::from_static("5"))];
+    unavailable_for(why, Duration::from_secs(5))
+}
+
+/// 503: not before this has passed.
+pub fn unavailable_for(why: &str, pause: Duration) -> Refusal {
+    // Whole seconds, rounded up: whoever comes then is not too early.
+    let seconds = pause.as_millis().div_ceil(1_000).max(1) as u64;
+    let headers = vec![(header::RETRY_AFTER, HeaderValue::from(seconds))];
     Refusal { status: StatusCode::SERVICE_UNAVAILABLE, why: why.to_owned(), headers }
 }
 

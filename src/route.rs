@@ -1,7 +1,11 @@
-//! A route at run time: its limits, its topics' rules, and the handles of what is counted on it.
+//! A route at run time: its rules, its topics' rules, and the handles of what is counted on it.
+//!
+//! A route is its name. What the configuration says about it can be replaced while sessions are on it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
@@ -10,9 +14,19 @@ use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
 use crate::metrics::Metrics;
 
-/// What a session needs to know of its route.
+/// A route, as long as there are sessions on it.
 pub struct Route {
     pub name: Box<str>,
+    rules: ArcSwap<Rules>,
+    sessions: AtomicUsize,
+    gone: AtomicBool,
+    pub counters: Counters,
+}
+
+/// What the configuration says about a route. A session looks at each rule when it needs it, so new rules are for
+/// the next event.
+#[derive(Clone)]
+pub struct Rules {
     /// None: only the host that the client asked.
     pub origins: Option<Vec<String>>,
     /// Lower case.
@@ -33,8 +47,6 @@ pub struct Route {
     pub outbox_limit: usize,
     pub topics_limit: usize,
     sessions_limit: usize,
-    sessions: AtomicUsize,
-    pub counters: Counters,
 }
 
 /// Handles, so that nothing is looked up by label while messages flow.
@@ -52,12 +64,10 @@ pub struct Rate {
     pub burst: u32,
 }
 
-impl Route {
-    pub fn new(config: &RouteConfig, metrics: &Metrics) -> Self {
-        let name = config.name.get_ref();
+impl Rules {
+    pub fn new(config: &RouteConfig) -> Self {
         let limits = &config.limits;
         Self {
-            name: name.as_str().into(),
             origins: config.origins.clone(),
             keep_headers: config.keep_headers.iter().map(|header| header.to_ascii_lowercase()).collect(),
             subprotocols: config.subprotocols.clone(),
@@ -72,7 +82,17 @@ impl Route {
             outbox_limit: limits.outbox.0,
             topics_limit: limits.topics,
             sessions_limit: limits.sessions,
+        }
+    }
+}
+
+impl Route {
+    pub fn new(name: &str, rules: Rules, metrics: &Metrics) -> Self {
+        Self {
+            name: name.into(),
+            rules: ArcSwap::from_pointee(rules),
             sessions: AtomicUsize::new(0),
+            gone: AtomicBool::new(false),
             counters: Counters {
                 received: metrics.received.with_label_values(&[name]),
                 received_bytes: metrics.received_bytes.with_label_values(&[name]),
@@ -82,11 +102,30 @@ impl Route {
         }
     }
 
+    /// The rules of this moment; for a look, not to be kept.
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
+    pub fn set_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// The configuration names the route no more: its sessions end.
+    pub fn retire(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
     /// Takes a place among the route's sessions; false where all are taken.
     pub fn enter(&self) -> bool {
-        let entered = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
-            (sessions < self.sessions_limit).then_some(sessions + 1)
-        });
+        let limit = self.rules().sessions_limit;
+        let entered = self
+            .sessions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| (sessions < limit).then_some(sessions + 1));
         if entered.is_ok() {
             self.counters.sessions.inc();
         }
@@ -102,7 +141,7 @@ impl Route {
 
 /// What topics keep, by the first pattern that matches.
 #[derive(Default)]
-pub struct TopicRules(Vec<(Pattern, TopicRule)>);
+pub struct TopicRules(ArcSwap<Vec<(Pattern, TopicRule)>>);
 
 /// What one topic keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,16 +152,24 @@ pub struct TopicRule {
 
 impl TopicRules {
     pub fn new(config: &[TopicConfig]) -> Self {
+        let rules = Self::default();
+        rules.replace(config);
+        rules
+    }
+
+    /// What is kept already stays as long as it was kept for.
+    pub fn replace(&self, config: &[TopicConfig]) {
         let rule = |topic: &TopicConfig| {
             let retention = topic.history.map(|history| Retention { size: history.size, ttl: history.ttl.0 });
             let rule = TopicRule { retention: retention.unwrap_or_default(), presence: topic.presence };
             (Pattern::new(topic.pattern.get_ref()), rule)
         };
-        Self(config.iter().map(rule).collect())
+        self.0.store(Arc::new(config.iter().map(rule).collect()));
     }
 
     /// A topic that no pattern matches keeps nothing.
     pub fn of(&self, topic: &str) -> TopicRule {
-        self.0.iter().find(|(pattern, _)| pattern.matches(topic)).map(|(_, rule)| *rule).unwrap_or_default()
+        let rules = self.0.load();
+        rules.iter().find(|(pattern, _)| pattern.matches(topic)).map(|(_, rule)| *rule).unwrap_or_default()
     }
 }

@@ -18,9 +18,7 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> anyhow::Result<()> {
-        let mut config = self.config.load()?;
-        config.listen = self.addresses.listen.unwrap_or(config.listen);
-        config.admin = self.addresses.admin.unwrap_or(config.admin);
+        let config = self.config.load()?.with_addresses(self.addresses.listen, self.addresses.admin);
         if config.routes.is_empty() && config.files.is_empty() {
             let file = self.config.config.display();
             return Err(Unusable(format!("{file}: there is no route: nothing would be served; add a [[route]]")).into());
@@ -29,11 +27,11 @@ impl Run {
         raise_descriptor_limit(config.max_connections);
         let runtime = runtime()?;
         let result = runtime.block_on(async {
-            let stop = signals()?;
+            let signals = signals()?;
             let gateway = Gateway::build(config).await?;
             let (address, admin) = (gateway.address()?, gateway.admin_address()?);
             tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
-            gateway.run(stop).await
+            gateway.run(signals).await
         });
         // Sessions that outlived the drain are broken off.
         runtime.shutdown_background();

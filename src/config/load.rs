@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, PluginConfig};
+use super::{Config, PluginConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,8 @@ pub struct ConfigError {
     place: Option<(usize, usize)>,
     line: Option<String>,
     what: String,
+    /// The files that decided: it is worth another look when one of them has changed.
+    pub inputs: Vec<PathBuf>,
 }
 
 impl fmt::Display for ConfigError {
@@ -47,7 +49,7 @@ impl Source<'_> {
             (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
         });
         let line = place.and_then(|(line, _)| self.text.lines().nth(line - 1)).map(str::to_owned);
-        ConfigError { file: self.file.to_owned(), place, line, what: what.into() }
+        ConfigError { file: self.file.to_owned(), place, line, what: what.into(), inputs: vec![self.file.to_owned()] }
     }
 }
 
@@ -65,6 +67,7 @@ impl Config {
             place: None,
             line: None,
             what: format!("cannot be read: {error}"),
+            inputs: vec![file.to_owned()],
         })?;
         let source = Source { file, text: &text };
         let mut config: Config =
@@ -76,25 +79,37 @@ impl Config {
             let directory = base.join(files.directory.get_ref());
             *files.directory.get_mut() = directory;
         }
-        for (name, plugin) in &mut config.plugins {
-            resolve_secrets(&mut Value::Table(plugin.config.clone()), base, &format!("plugin.{name}.config"))
-                .map(|resolved| {
-                    if let Value::Table(table) = resolved {
-                        plugin.config = table;
-                    }
-                })
-                .map_err(|what| source.error(None, what))?;
+        config.origin.file = file.to_owned();
+        config.origin.secrets =
+            config.plugins.values().flat_map(|plugin| reload::secret_files(&plugin.config, base)).collect();
+        let headers = config.upstreams.iter().flat_map(|upstream| reload::secret_files(&upstream.headers, base));
+        config.origin.secrets.extend(headers.collect::<Vec<_>>());
+        let checked = config.resolve(&source, base);
+        let checked = checked.and_then(|()| config.check(&source)).and_then(|()| config.check_upstreams(&source));
+        checked.map_err(|error| ConfigError { inputs: config.inputs(), ..error })?;
+        config.origin.text = text;
+        Ok(config)
+    }
+
+    /// Puts secrets in the place of what refers to them.
+    fn resolve(&mut self, source: &Source<'_>, base: &Path) -> Result<(), ConfigError> {
+        for (name, plugin) in &mut self.plugins {
+            let mut settings = Value::Table(plugin.config.clone());
+            let resolved = resolve_secrets(&mut settings, base, &format!("plugin.{name}.config"));
+            let table = format!("[plugin.{name}.config");
+            let at = source.text.find(&table).map(|at| at..at + 1);
+            if let Value::Table(table) = resolved.map_err(|what| source.error(at, what))? {
+                plugin.config = table;
+            }
         }
-        for upstream in &mut config.upstreams {
+        for upstream in &mut self.upstreams {
             let at = format!("upstream {}: headers", upstream.name.get_ref());
             let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at);
-            if let Value::Table(table) = resolved.map_err(|what| source.error(None, what))? {
+            if let Value::Table(table) = resolved.map_err(|what| source.error(Some(upstream.name.span()), what))? {
                 upstream.headers = table;
             }
         }
-        config.check(&source)?;
-        config.check_upstreams(&source)?;
-        Ok(config)
+        Ok(())
     }
 
     fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -151,6 +166,7 @@ impl Config {
         }
         self.check_claims(source)?;
         self.check_used(source)?;
+        self.check_shares(source)?;
         for files in &self.files {
             if !files.path.get_ref().starts_with('/') {
                 let what = format!("the path {:?} must begin with `/`", files.path.get_ref());
@@ -250,6 +266,25 @@ impl Config {
         Ok(())
     }
 
+    /// Shares are parts of one.
+    fn check_shares(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        for (name, plugin) in &self.plugins {
+            let shares = [
+                ("rollback", "failures", plugin.rollback.failures),
+                ("rollback", "refusals", plugin.rollback.refusals),
+                ("breaker", "failures", plugin.breaker.failures),
+            ];
+            for (table, key, share) in shares {
+                if !(share > 0.0 && share <= 1.0) {
+                    let at = source.text.find(&format!("[plugin.{name}.{table}")).map(|at| at..at + 1);
+                    let what = format!("plugin.{name}.{table}.{key} is {share}: write a share above 0 and up to 1");
+                    return Err(source.error(at, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A table of a plugin that no route names is likely a misspelt name.
     fn check_used(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         for name in self.plugins.keys() {
@@ -343,6 +378,10 @@ mod tests {
             (&format!("{CHAT}{CHAT}"), "two routes with the name `chat`"),
             (&format!("{CHAT}[plugin.chta]\n"), "tidegate.toml:5:1: the plugin `chta` has settings, but no route"),
             (&format!("{CHAT}origins = [\"example.org\"]"), "is not an origin"),
+            (
+                &format!("{CHAT}[plugin.chat.breaker]\nfailures = 80"),
+                "tidegate.toml:5:1: plugin.chat.breaker.failures is 80: write a share above 0 and up to 1",
+            ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
             (
                 &format!("{CHAT}[plugin.chat.config]\nkey = {{ env = \"TIDEGATE_NOT_SET\" }}"),

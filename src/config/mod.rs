@@ -1,6 +1,7 @@
 //! The configuration file: what it may say, and what it says where it is silent.
 
 mod load;
+mod reload;
 mod units;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 pub use load::{ConfigError, plugin_file};
+pub use reload::{Attempt, ConfigStatus};
 pub use units::{Size, Span};
 
 /// A gateway's configuration, `tidegate.toml`. Paths are relative to the file.
@@ -33,6 +35,8 @@ pub struct Config {
     pub handshake_timeout: Span,
     /// How long sessions may take to leave after SIGTERM.
     pub drain_timeout: Span,
+    /// How long a changed file (a plugin, this file, a secret) must look the same before it is loaded.
+    pub reload_settle: Span,
     /// What all values of all plugins in the embedded key-value store may take together.
     pub kv_memory: Size,
     /// What the history of all topics may take together.
@@ -55,6 +59,9 @@ pub struct Config {
     #[serde(rename = "plugin")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, PluginConfig>"))]
     pub plugins: BTreeMap<String, PluginConfig>,
+    /// Where all this was read from.
+    #[serde(skip)]
+    origin: reload::Origin,
 }
 
 impl Default for Config {
@@ -67,6 +74,7 @@ impl Default for Config {
             max_connections: 16_384,
             handshake_timeout: seconds(10),
             drain_timeout: seconds(10),
+            reload_settle: Span(Duration::from_millis(200)),
             kv_memory: Size(64 << 20),
             history_memory: Size(256 << 20),
             topics: Vec::new(),
@@ -74,6 +82,7 @@ impl Default for Config {
             upstreams: Vec::new(),
             files: Vec::new(),
             plugins: BTreeMap::new(),
+            origin: reload::Origin::default(),
         }
     }
 }
@@ -324,7 +333,7 @@ pub struct FilesConfig {
 }
 
 /// A plugin's settings. None of them is needed: without a table a plugin has the default limits and no grants.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginConfig {
@@ -334,14 +343,71 @@ pub struct PluginConfig {
     pub limits: PluginLimits,
     /// What it may do beyond the session that it is called for.
     pub grants: Grants,
+    /// When a new generation is taken back.
+    pub rollback: RollbackConfig,
+    /// When it is not called for a while.
+    pub breaker: BreakerConfig,
     /// Its own settings, in its own words. A table that is exactly `{ env = "NAME" }` or `{ file = "PATH" }` becomes the
     /// text of that variable or file.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub config: toml::Table,
 }
 
+impl PluginConfig {
+    /// Whether a generation that was made with these settings is what the others ask for.
+    pub fn makes_the_same(&self, other: &Self) -> bool {
+        self.limits == other.limits && self.grants == other.grants && self.config == other.config
+    }
+}
+
+/// When a generation is found worse than the one before it. Each hook is looked at by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackConfig {
+    /// How long a new generation is watched, and the former one kept. `"0s"`: it is not.
+    pub window: Span,
+    /// Calls of a hook before anything is said about it.
+    pub calls: u32,
+    /// Share of failing calls, above the former generation's, that is too many.
+    pub failures: f64,
+    /// Share of handshakes that `authenticate` does not admit that is too many, where it was half of them at most.
+    pub refusals: f64,
+}
+
+impl Default for RollbackConfig {
+    fn default() -> Self {
+        Self { window: seconds(60), calls: 20, failures: 0.2, refusals: 0.9 }
+    }
+}
+
+/// When a plugin is not called for a while: its routes answer 503 to handshakes, and their events fail at once.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerConfig {
+    /// The time that is looked back on. `"0s"`: there is no breaker.
+    pub window: Span,
+    /// Calls in that time before anything is said about them.
+    pub calls: u32,
+    /// Share of calls that trap or overrun a limit that opens it. Errors that hooks answer do not count.
+    pub failures: f64,
+    /// From its opening to the first probes; twice as long each time that they fail.
+    pub pause: Span,
+    /// The longest pause.
+    pub pause_max: Span,
+    /// Calls that are let through to see, and that must all end well for it to close.
+    pub probes: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { window: seconds(10), calls: 20, failures: 0.8, pause: seconds(1), pause_max: seconds(60), probes: 3 }
+    }
+}
+
 /// What a plugin's calls may use.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginLimits {
@@ -379,7 +445,7 @@ impl Default for PluginLimits {
 }
 
 /// What a plugin may do beyond the session that it is called for. Nothing by default.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {

@@ -6,22 +6,23 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::call::{Answer, Call, Content, Decision, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
-use super::generation::Generation;
+use super::seat::{Seat, Seated};
 use crate::hub::{Audience, Shaped};
-use crate::message::{Close, Closer, Message, MessageRef, Pattern, Position, Publication};
+use crate::message::{Close, Closer, Message, MessageRef, Position, Publication};
 use crate::presence::Change;
 use crate::route::Route;
 use crate::upstream::Reply;
 
 /// The generations that serve a route now.
 pub struct Chain {
-    plugins: Box<[Arc<Generation>]>,
+    plugins: Box<[Seat]>,
     /// Which hooks any of them has, by bit.
     hooks: u16,
 }
@@ -29,8 +30,6 @@ pub struct Chain {
 /// A route with its chain, which is replaced while the route serves.
 pub struct RouteChain {
     pub route: Arc<Route>,
-    /// Topics that the route answers for.
-    pub topics: Vec<Pattern>,
     pub chain: ArcSwap<Chain>,
 }
 
@@ -46,7 +45,7 @@ pub enum Admission {
 type Slot<'a> = &'a mut Option<Box<Event>>;
 
 impl Chain {
-    pub fn new(plugins: Vec<Arc<Generation>>) -> Self {
+    pub fn new(plugins: Vec<Seat>) -> Self {
         let hooks = Hook::ALL
             .into_iter()
             .filter(|hook| plugins.iter().any(|plugin| plugin.has(*hook)))
@@ -63,9 +62,15 @@ impl Chain {
         self.plugins.iter().any(|plugin| plugin.waits())
     }
 
-    /// The plugins that have a hook, with their places.
-    fn with(&self, hook: Hook) -> impl DoubleEndedIterator<Item = (usize, &Arc<Generation>)> {
-        self.plugins.iter().enumerate().filter(move |(_, plugin)| plugin.has(hook))
+    /// How long it is no use to come, because a plugin's breaker is open.
+    pub fn bars(&self) -> Option<Duration> {
+        self.plugins.iter().filter_map(|seat| seat.breaker.bars()).max()
+    }
+
+    /// The plugins whose generation for this session has a hook, with their places.
+    fn with(&self, hook: Hook, session: u64) -> impl DoubleEndedIterator<Item = (usize, Seated<'_>)> {
+        let seated = self.plugins.iter().map(move |seat| seat.of(session)).enumerate();
+        seated.filter(move |(_, plugin)| plugin.generation.has(hook))
     }
 
     /// Asks who may come in. A chain in which nobody has the hook admits everyone; otherwise one must admit.
@@ -74,7 +79,7 @@ impl Chain {
             return Ok(Admission::Admit(None));
         }
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Authenticate) {
+        for (place, plugin) in self.with(Hook::Authenticate, session) {
             match call(plugin, place, Call::Authenticate { session }, event).await? {
                 Answer::Decision(Decision::Refuse(status @ 300..=599)) => return Ok(Admission::Refuse(status)),
                 Answer::Decision(Decision::Refuse(_)) => return Ok(Admission::Refuse(403)),
@@ -91,7 +96,7 @@ impl Chain {
 
     pub async fn opened(&self, event: Slot<'_>) -> Result<(), Failure> {
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Opened) {
+        for (place, plugin) in self.with(Hook::Opened, session) {
             call(plugin, place, Call::Opened { session }, event).await?;
         }
         Ok(())
@@ -99,7 +104,7 @@ impl Chain {
 
     pub async fn closed(&self, event: Slot<'_>, close: &Close, by: Closer) -> Result<(), Failure> {
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Closed) {
+        for (place, plugin) in self.with(Hook::Closed, session) {
             let closed = Call::Closed { session, code: close.code, reason: (&*close.reason).into(), by };
             call(plugin, place, closed, event).await?;
         }
@@ -110,11 +115,11 @@ impl Chain {
     pub async fn inbound(&self, event: Slot<'_>, message: MessageRef<'_>) -> Result<Verdict, Failure> {
         let session = handle(event);
         let mut replaced: Option<Message> = None;
-        for (place, plugin) in self.with(Hook::Inbound) {
+        for (place, plugin) in self.with(Hook::Inbound, session) {
             let message = replaced.as_ref().map_or(Content::Borrowed(message), Content::from);
             match call(plugin, place, Call::Inbound { session, message }, event).await? {
                 Answer::Verdict(Verdict::Replace(message)) => {
-                    replaced = Some(plugin.replacement(Hook::Inbound, message)?);
+                    replaced = Some(plugin.generation.replacement(Hook::Inbound, message)?);
                 }
                 Answer::Verdict(Verdict::Stop) => return Ok(Verdict::Stop),
                 _ => {}
@@ -130,7 +135,7 @@ impl Chain {
         patience: Patience,
     ) -> Result<Option<Publication>, Failure> {
         let mut publication = publication;
-        for (place, plugin) in self.with(Hook::Publication) {
+        for (place, plugin) in self.with(Hook::Publication, 0) {
             let shared = Arc::new(publication);
             let verdict = {
                 let mut event = Some(event_of(&shared, patience));
@@ -141,7 +146,7 @@ impl Chain {
             publication = Arc::unwrap_or_clone(shared);
             match verdict {
                 Answer::Verdict(Verdict::Replace(message)) => {
-                    publication.message = plugin.replacement(Hook::Publication, message)?;
+                    publication.message = plugin.generation.replacement(Hook::Publication, message)?;
                 }
                 Answer::Verdict(Verdict::Stop) => return Ok(None),
                 _ => {}
@@ -157,12 +162,14 @@ impl Chain {
         patience: Patience,
     ) -> Result<Option<Message>, Failure> {
         let mut message = publication.message.clone();
-        for (place, plugin) in self.with(Hook::Broadcast) {
+        for (place, plugin) in self.with(Hook::Broadcast, 0) {
             let mut event = Some(event_of(publication, patience));
             let topic = publication.topic.as_str().into();
             let broadcast = Call::Broadcast { topic, message: (&message).into() };
             match call(plugin, place, broadcast, &mut event).await? {
-                Answer::Verdict(Verdict::Replace(new)) => message = plugin.replacement(Hook::Broadcast, new)?,
+                Answer::Verdict(Verdict::Replace(new)) => {
+                    message = plugin.generation.replacement(Hook::Broadcast, new)?
+                }
                 Answer::Verdict(Verdict::Stop) => return Ok(None),
                 _ => {}
             }
@@ -187,10 +194,12 @@ impl Chain {
             }
             _ => None,
         };
-        for (place, plugin) in self.with(Hook::Outbound).rev().filter(|(place, _)| *place < before) {
+        for (place, plugin) in self.with(Hook::Outbound, session).rev().filter(|(place, _)| *place < before) {
             let outbound = Call::Outbound { session, publication, message: (&message).into() };
             match call(plugin, place, outbound, event).await? {
-                Answer::Verdict(Verdict::Replace(new)) => message = plugin.replacement(Hook::Outbound, new)?,
+                Answer::Verdict(Verdict::Replace(new)) => {
+                    message = plugin.generation.replacement(Hook::Outbound, new)?
+                }
                 Answer::Verdict(Verdict::Stop) => return Ok(None),
                 _ => {}
             }
@@ -206,7 +215,7 @@ impl Chain {
         position: Option<Position>,
     ) -> Result<(), Failure> {
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Subscription) {
+        for (place, plugin) in self.with(Hook::Subscription, session) {
             let subscription = Call::Subscription { session, topic: topic.into(), event: what, position };
             call(plugin, place, subscription, event).await?;
         }
@@ -216,7 +225,9 @@ impl Chain {
     /// Calls the plugin that set the timer; one that is gone, or has no such hook any more, is not missed.
     pub async fn timer(&self, event: Slot<'_>, plugin: &str, name: &str) -> Result<(), Failure> {
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Timer).filter(|(_, known)| *known.context.name == *plugin) {
+        for (place, plugin) in
+            self.with(Hook::Timer, session).filter(|(_, known)| *known.generation.context.name == *plugin)
+        {
             call(plugin, place, Call::Timer { session, name: name.into() }, event).await?;
         }
         Ok(())
@@ -225,7 +236,9 @@ impl Chain {
     /// Calls the plugin that made the request.
     pub async fn reply(&self, event: Slot<'_>, plugin: &str, tag: &str, reply: &Reply) -> Result<(), Failure> {
         let session = handle(event);
-        for (place, plugin) in self.with(Hook::Reply).filter(|(_, known)| *known.context.name == *plugin) {
+        for (place, plugin) in
+            self.with(Hook::Reply, session).filter(|(_, known)| *known.generation.context.name == *plugin)
+        {
             let reply = Call::Reply { session, tag: tag.into(), reply: std::borrow::Cow::Borrowed(reply) };
             call(plugin, place, reply, event).await?;
         }
@@ -234,7 +247,7 @@ impl Chain {
 
     pub async fn presence(&self, event: Slot<'_>, topic: &str, change: &Change) -> Result<(), Failure> {
         let id = change.member.session.to_string();
-        for (place, plugin) in self.with(Hook::Presence) {
+        for (place, plugin) in self.with(Hook::Presence, 0) {
             let presence = Call::Presence {
                 topic: topic.into(),
                 joined: change.joined,
@@ -251,11 +264,11 @@ impl Chain {
 
 impl Audience for RouteChain {
     fn is_special(&self) -> bool {
-        self.route.outbound || self.chain.load().has(Hook::Broadcast)
+        self.route.rules().outbound || self.chain.load().has(Hook::Broadcast)
     }
 
     fn one_by_one(&self) -> bool {
-        self.route.outbound
+        self.route.rules().outbound
     }
 
     fn shape<'a>(&'a self, publication: &'a Arc<Publication>) -> Pin<Box<dyn Future<Output = Shaped> + Send + 'a>> {
@@ -274,7 +287,7 @@ impl Audience for RouteChain {
     }
 }
 
-async fn call(plugin: &Arc<Generation>, place: usize, call: Call<'_>, event: Slot<'_>) -> Result<Answer, Failure> {
+async fn call(plugin: Seated<'_>, place: usize, call: Call<'_>, event: Slot<'_>) -> Result<Answer, Failure> {
     if let Some(event) = event {
         event.place = place as u16;
     }

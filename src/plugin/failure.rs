@@ -33,8 +33,17 @@ pub enum Why {
     Quota(String),
     #[error("all of its instances are taken (`instances`)")]
     Busy,
+    #[error("not called: its breaker is open")]
+    Open,
     #[error("no instance can be made: {0}")]
     Instance(String),
+}
+
+impl Failure {
+    /// The call was not made.
+    pub fn is_barred(&self) -> bool {
+        matches!(self.why, Why::Open)
+    }
 }
 
 impl Why {
@@ -58,6 +67,7 @@ impl Why {
             Self::Memory(_) => "memory",
             Self::Quota(_) => "quota",
             Self::Busy => "busy",
+            Self::Open => "open",
             Self::Instance(_) => "instance",
         }
     }

@@ -16,6 +16,7 @@ use super::encode::Form;
 use super::engine::sentence;
 use super::event::{Event, Hook, Patience};
 use super::failure::{Failure, Why};
+use super::health::{Counts, Tally};
 use super::host::{self, Context, State};
 use super::instance::Instance;
 use super::lane::{self, Pace};
@@ -23,6 +24,7 @@ use crate::message::Message;
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
 /// What instances are made from.
+#[derive(Clone)]
 pub struct Template {
     pub pre: InstancePre<State>,
     /// Where each hook's function is found.
@@ -52,13 +54,14 @@ pub struct Generation {
     counters: [HookCounters; Hook::ALL.len()],
     instances: IntGauge,
     pace: Pace,
+    tally: Tally,
     metrics: Arc<Metrics>,
 }
 
 struct HookCounters {
     calls: IntCounter,
     seconds: Histogram,
-    until_sample: AtomicU32,
+    count: AtomicU32,
 }
 
 impl Template {
@@ -118,7 +121,7 @@ impl Generation {
         let counters = Hook::ALL.map(|hook| HookCounters {
             calls: metrics.calls.with_label_values(&[name, hook.name()]),
             seconds: metrics.call_seconds.with_label_values(&[name, hook.name()]),
-            until_sample: AtomicU32::new(0),
+            count: AtomicU32::new(0),
         });
         let instances = metrics.instances.with_label_values(&[name]);
         let generation = Self {
@@ -133,6 +136,7 @@ impl Generation {
             counters,
             instances,
             pace: Pace::default(),
+            tally: Tally::default(),
             metrics,
             context,
         };
@@ -150,6 +154,10 @@ impl Generation {
         self.template.waits || self.pace.is_slow()
     }
 
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
     /// Instances now, idle and in calls.
     pub fn instances(&self) -> usize {
         self.live.load(Ordering::Relaxed)
@@ -160,7 +168,7 @@ impl Generation {
         let hook = call.hook();
         let counters = &self.counters[hook as usize];
         counters.calls.inc();
-        let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
+        let sampled = counters.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let can_wait = event.as_ref().is_none_or(|event| event.patience == Patience::Waits);
         let result = if self.pace.is_slow() && can_wait {
@@ -214,7 +222,19 @@ impl Generation {
         Ok(message)
     }
 
-    fn failed(&self, hook: Hook, why: Why) -> Failure {
+    /// What its calls have come to so far.
+    pub fn counts(&self) -> Counts {
+        self.tally.counts(std::array::from_fn(|hook| self.counters[hook].count.load(Ordering::Relaxed)))
+    }
+
+    /// A handshake was not admitted.
+    pub fn refused(&self) {
+        self.tally.refused();
+    }
+
+    /// A call that came to nothing.
+    pub fn failed(&self, hook: Hook, why: Why) -> Failure {
+        self.tally.failed(hook, &why);
         let plugin = &*self.context.name;
         self.metrics.call_failures.with_label_values(&[plugin, hook.name(), why.label()]).inc();
         Failure { plugin: plugin.into(), generation: self.context.generation, hook, why }

@@ -17,9 +17,9 @@ use super::generation::Template;
 use super::host::{Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
-use crate::message::Closer;
 use crate::upstream::ReplyFailure;
 use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
+use crate::message::Closer;
 
 type Answered<T> = (Result<T, String>,);
 
@@ -47,11 +47,9 @@ mod signature {
     pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answered<WitVerdict>);
     pub type Broadcast<'a> = Publication<'a>;
     pub type Outbound<'a> = ((u64, Option<u64>, BorrowedMessage<'a>), Answered<WitVerdict>);
-    pub type Subscription<'a> =
-        ((u64, &'a str, hooks::on_subscription::Event, Option<WitPosition>), Answered<()>);
+    pub type Subscription<'a> = ((u64, &'a str, hooks::on_subscription::Event, Option<WitPosition>), Answered<()>);
     pub type Timer<'a> = ((u64, &'a str), Answered<()>);
-    pub type Reply<'a> =
-        ((u64, &'a str, Result<hooks::on_reply::Response, hooks::on_reply::Failure>), Answered<()>);
+    pub type Reply<'a> = ((u64, &'a str, Result<hooks::on_reply::Response, hooks::on_reply::Failure>), Answered<()>);
     pub type Presence<'a> =
         ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answered<()>);
 }
@@ -177,9 +175,7 @@ impl Instance {
             }
             Call::Reply { session, tag, reply } => {
                 let reply = match &**reply {
-                    Ok((status, body)) => {
-                        Ok(hooks::on_reply::Response { status: *status, body: wit_message(body) })
-                    }
+                    Ok((status, body)) => Ok(hooks::on_reply::Response { status: *status, body: wit_message(body) }),
                     Err(failure) => Err((*failure).into()),
                 };
                 done(self.typed::<s::Reply<'_>, _, _>(hook, event, (*session, &**tag, reply)).await?)

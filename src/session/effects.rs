@@ -138,7 +138,7 @@ impl Session {
             for (message, place) in std::mem::take(&mut effects.if_refused) {
                 self.send_by_hand(event, work, None, message, place as usize).await;
             }
-        } else if route.route.refused_effect == RefusedEffect::Close && self.ending.is_none() {
+        } else if route.route.rules().refused_effect == RefusedEffect::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway));
         }
     }
@@ -313,7 +313,7 @@ impl Session {
         topic: TopicName,
         work: &mut Work<'_>,
     ) {
-        let full = state(event).is_none_or(|state| state.subscriptions.len() >= state.route.topics_limit);
+        let full = state(event).is_none_or(|state| state.subscriptions.len() >= state.route.rules().topics_limit);
         if full {
             tracing::warn!(session = %self.outbox.id, %topic, "not subscribed: the session has as many topics as it may");
             return;

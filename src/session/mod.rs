@@ -18,7 +18,7 @@ use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName, unix_now};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Request};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
@@ -168,10 +168,15 @@ impl Waiting {
 pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let Begin { stream, read, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
-    let limits = &route.route;
-    let outbox = Arc::new(Outbox::new(state.id, writer, limits.outbox_limit, limits.overflow, limits.outbound));
+    let rules = route.route.rules();
+    let by_hand = rules.outbound;
+    let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand));
     let now = Instant::now();
     applier.node.registry.add(&outbox, state.user.as_ref());
+    if route.route.is_gone() {
+        // The handshake was under way when the others were told.
+        let _ = outbox.request(Request::RouteGone);
+    }
     let first = Box::new(Waiting::Opened(effects));
     let mut session = Session {
         outbox,
@@ -180,7 +185,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         state: Some(state),
         pulse: Pulse::new(now),
         bucket: Bucket::new(now),
-        alarm: Box::pin(sleep_until(now + limits.heartbeat.interval)),
+        alarm: Box::pin(sleep_until(now + rules.heartbeat.interval)),
         greedy: false,
         congested: None,
         holds: false,
@@ -287,7 +292,7 @@ impl Session {
                 self.apply(event, &mut effects, work).await;
                 let opened = work.chain.opened(event).await;
                 if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
-                    state.handshake.forget(&self.route.route.keep_headers);
+                    state.handshake.forget(&self.route.route.rules().keep_headers);
                 }
                 if opened.is_err() && self.ending.is_none() {
                     self.ending =
@@ -297,7 +302,7 @@ impl Session {
             }
             Task::Inbound(message) => {
                 let verdict = work.chain.inbound(event, message).await?;
-                if let Some(upstream) = self.route.route.upstream.clone() {
+                if let Some(upstream) = self.route.route.rules().upstream.clone() {
                     let passed = match verdict {
                         Verdict::Next => Some(message.to_owned()),
                         Verdict::Replace(message) => Some(message),
@@ -332,9 +337,12 @@ impl Session {
         let route = &self.route.route;
         self.applier.node.metrics.events_failed.with_label_values(&[&route.name, event]).inc();
         let session = self.outbox.id;
-        tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
-            generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
-        if route.failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
+        // While a breaker is open it is the breaker that the log tells of.
+        if !failure.is_barred() {
+            tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
+                generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
+        }
+        if route.rules().failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
             self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
         }
     }

@@ -76,7 +76,7 @@ impl Session {
                 }
             }
             // A client that does not take what it caused gets no more of it.
-            if flushed.is_pending() && self.outbox.own_backlog() > self.route.route.outbox_limit / 2 {
+            if flushed.is_pending() && self.outbox.own_backlog() > self.outbox.limit() / 2 {
                 return Poll::Pending;
             }
             if std::mem::take(&mut self.greedy) {
@@ -116,7 +116,7 @@ impl Session {
     /// Handles the frames in what was read, and writes what they caused at once.
     fn take_in(&mut self, read: &mut [u8], scratch: &mut Scratch) -> Option<Next> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let limit = self.route.route.message_limit;
+        let limit = self.route.route.rules().message_limit;
         let mut next = None;
         let fed = decoder.feed(read, limit, |frame| {
             next = self.frame(frame, scratch);
@@ -150,7 +150,7 @@ impl Session {
 
     fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
         let route = &self.route.route;
-        if let Some(rate) = route.rate
+        if let Some(rate) = route.rules().rate
             && !self.bucket.take(rate, Instant::now())
         {
             let why = format!("more than {} messages a second", rate.per_second);
@@ -207,6 +207,11 @@ impl Session {
         while let Some(request) = requests.next() {
             let task = match request {
                 Request::Close(close, by) => return Some(Next::End(close, by)),
+                Request::RouteGone if self.route.route.is_gone() => {
+                    let close = Close::new(Close::GOING_AWAY, "this is not served any more");
+                    return Some(Next::End(close, Closer::Gateway));
+                }
+                Request::RouteGone => continue,
                 Request::Subscribe(topic) => Task::Subscribe(topic),
                 Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
@@ -239,7 +244,7 @@ impl Session {
     /// The heartbeat, the expiry, and plugins' timers.
     fn alarmed(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Option<Next> {
         let now = Instant::now();
-        let beat = match self.pulse.beat(&self.route.route.heartbeat, now) {
+        let beat = match self.pulse.beat(&self.route.route.rules().heartbeat, now) {
             Beat::Sleep(until) => until,
             Beat::Ping(until) => {
                 let mut ping = Vec::new();
@@ -250,7 +255,7 @@ impl Session {
             // What has arrived while this session waited for something else is an answer too.
             Beat::Dead if self.has_unread(context) => {
                 self.pulse.heard(now);
-                now + self.route.route.heartbeat.interval
+                now + self.route.route.rules().heartbeat.interval
             }
             Beat::Dead => {
                 self.applier.node.metrics.heartbeat_timeouts.inc();

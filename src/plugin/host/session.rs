@@ -123,7 +123,7 @@ impl wit::session::Host for State {
         if self.granted_topic(GrantedTopics::Subscribe, topic.as_str()).is_none() {
             return Ok(Err(Refusal::Denied));
         }
-        let limit = self.session(session)?.route.topics_limit;
+        let limit = self.session(session)?.route.rules().topics_limit;
         let topics = self.topics_now(session)?;
         if topics.len() >= limit && !topics.contains(&topic) {
             return Ok(Err(Refusal::TooMany));

@@ -19,11 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running gateway, which ends with this value.
 pub(crate) struct Gateway {
-    directory: tempfile::TempDir,
+    path: PathBuf,
     process: Child,
     address: SocketAddr,
     admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// Removed with this value, after the process has ended.
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl Gateway {
@@ -50,15 +52,48 @@ impl Gateway {
         for (name, bytes) in guests {
             std::fs::write(plugins.join(format!("{name}.wasm")), bytes).unwrap();
         }
-        // Compiled once for all tests: compiling is not what they test.
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-        let head = format!("plugin_directory = \"plugins\"\ncache_directory = {cache:?}\n");
-        std::fs::write(directory.path().join("tidegate.toml"), head + config).unwrap();
+        std::fs::write(directory.path().join("tidegate.toml"), Self::head() + config).unwrap();
         directory
     }
 
+    /// What every configuration of a test begins with.
+    fn head() -> String {
+        // Compiled once for all tests: compiling is not what they test.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        format!("plugin_directory = \"plugins\"\ncache_directory = {cache:?}\n")
+    }
+
+    /// Replaces the configuration in one step, as a deployment would.
+    pub(crate) fn configure(&self, config: &str) {
+        let new = self.path.join("tidegate.toml.new");
+        std::fs::write(&new, Self::head() + config).unwrap();
+        std::fs::rename(new, self.path.join("tidegate.toml")).unwrap();
+    }
+
+    /// The same, and waits until it was read, with this result.
+    pub(crate) async fn reconfigure(&self, config: &str, result: &str) {
+        let label = format!("result=\"{result}\"");
+        let before = self.metric("tidegate_config_reloads_total", &label).await;
+        self.configure(config);
+        until(&format!("a configuration that is {result}"), || async {
+            (self.metric("tidegate_config_reloads_total", &label).await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// The `/config` page.
+    pub(crate) async fn config_page(&self) -> serde_json::Value {
+        serde_json::from_str(&self.admin("/config").await.1).unwrap()
+    }
+
     pub(crate) async fn run(directory: tempfile::TempDir) -> Self {
-        let mut process = tidegate(directory.path())
+        let path = directory.path().to_owned();
+        Self { _directory: Some(directory), ..Self::run_in(&path).await }
+    }
+
+    /// In a directory that the test keeps.
+    pub(crate) async fn run_in(directory: &Path) -> Self {
+        let mut process = tidegate(directory)
             .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -85,7 +120,7 @@ impl Gateway {
         let Ok(Ok((address, admin))) = listening else {
             panic!("the gateway does not listen; it says:\n{}", log.lock().unwrap().join("\n"));
         };
-        Self { directory, process, address, admin, log }
+        Self { _directory: None, path: directory.to_owned(), process, address, admin, log }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -103,7 +138,7 @@ impl Gateway {
     }
 
     pub(crate) fn plugin_dir(&self) -> PathBuf {
-        self.directory.path().join("plugins")
+        self.path.join("plugins")
     }
 
     /// Replaces a plugin's file in one step, as a deployment would.
@@ -122,7 +157,7 @@ impl Gateway {
     pub(crate) fn token_for(&self, user: &str, ttl: &str) -> String {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["token", "--config"])
-            .arg(self.directory.path().join("tidegate.toml"))
+            .arg(self.path.join("tidegate.toml"))
             .args(["--user", user, "--ttl", ttl])
             .output()
             .unwrap();
@@ -143,8 +178,17 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until the process has ended by itself.

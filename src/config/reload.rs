@@ -1,0 +1,159 @@
+//! The same file read again while the gateway serves: what it was read from, what cannot change, and what came of it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use toml::Value;
+
+use super::{Config, ConfigError, plugin_file};
+
+/// Where a configuration was read from.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    pub file: PathBuf,
+    pub text: String,
+    /// What the settings of plugins refer to by `{ file = "PATH" }`.
+    pub secrets: Vec<PathBuf>,
+    /// Addresses of the command line, which go before those of the file.
+    listen: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Puts the command line's addresses in the place of the file's, now and when the file is read again.
+    pub fn with_addresses(mut self, listen: Option<SocketAddr>, admin: Option<SocketAddr>) -> Self {
+        (self.origin.listen, self.origin.admin) = (listen, admin);
+        self.listen = listen.unwrap_or(self.listen);
+        self.admin = admin.unwrap_or(self.admin);
+        self
+    }
+
+    /// The configuration that stands in the same file now.
+    pub fn again(&self) -> Result<Self, ConfigError> {
+        Ok(Self::load(&self.origin.file)?.with_addresses(self.origin.listen, self.origin.admin))
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.origin.file
+    }
+
+    /// The file itself, and the secrets that it refers to.
+    pub fn files(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.origin.file).chain(&self.origin.secrets).cloned().collect()
+    }
+
+    /// Every file that decides whether this configuration can serve.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let names = self.routes.iter().flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
+        let mut files = self.files();
+        files.extend(names.map(|name| plugin_file(self, name)));
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// Whether another reading says the same, secrets included.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.origin.text == other.origin.text && self.plugins == other.plugins && self.upstreams == other.upstreams
+    }
+
+    /// The keys in which `new` differs and that only a restart can change.
+    pub fn fixed(&self, new: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen", self.listen != new.listen),
+            ("admin", self.admin != new.admin),
+            ("cache_directory", self.cache_directory != new.cache_directory),
+            ("max_connections", self.max_connections != new.max_connections),
+            ("handshake_timeout", self.handshake_timeout != new.handshake_timeout),
+            ("drain_timeout", self.drain_timeout != new.drain_timeout),
+            ("kv_memory", self.kv_memory != new.kv_memory),
+            ("history_memory", self.history_memory != new.history_memory),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
+/// The files that a plugin's settings refer to.
+pub(super) fn secret_files(settings: &toml::Table, base: &Path) -> Vec<PathBuf> {
+    fn of(value: &Value, base: &Path, found: &mut Vec<PathBuf>) {
+        match value {
+            Value::Table(table) => match (table.len(), table.get("file")) {
+                (1, Some(Value::String(name))) => found.push(base.join(name)),
+                _ => table.values().for_each(|value| of(value, base, found)),
+            },
+            Value::Array(array) => array.iter().for_each(|value| of(value, base, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    settings.values().for_each(|value| of(value, base, &mut found));
+    found
+}
+
+/// What became of the last look at the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attempt {
+    /// The file serves as it is.
+    Applied,
+    /// It says what it said before.
+    Unchanged,
+    /// It cannot be used: the former configuration goes on.
+    Refused,
+}
+
+impl Attempt {
+    /// The metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The configuration that serves, for the admin page.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    pub file: PathBuf,
+    /// When the configuration that serves was read: Unix time in milliseconds.
+    pub since: u64,
+    pub last: Attempt,
+    /// When the file was last read.
+    pub at: u64,
+    /// Why the file as it is does not serve.
+    pub trouble: Option<String>,
+    /// Keys that the file has changed and that only a restart can.
+    pub restart_for: Vec<String>,
+}
+
+impl ConfigStatus {
+    /// At the start.
+    pub fn new(config: &Config) -> Self {
+        let now = unix_millis();
+        Self {
+            file: config.file().to_owned(),
+            since: now,
+            last: Attempt::Applied,
+            at: now,
+            trouble: None,
+            restart_for: Vec::new(),
+        }
+    }
+
+    /// After a look at the file.
+    pub fn looked(&mut self, last: Attempt) {
+        self.last = last;
+        self.at = unix_millis();
+        if last == Attempt::Applied {
+            self.since = self.at;
+        }
+    }
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

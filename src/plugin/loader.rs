@@ -1,0 +1,91 @@
+//! From a plugin's file to a generation that can serve.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use wasmtime::Engine;
+
+use super::cache::Cache;
+use super::encode;
+use super::generation::{Generation, Template};
+use super::grants::Granted;
+use super::host::Context;
+use crate::config::{Config, PluginConfig};
+use crate::node::Node;
+
+/// Makes generations. Called by one thread at a time.
+pub struct Loader {
+    pub engine: Engine,
+    /// The largest memory of an instance that the engine has room for.
+    pub memory: usize,
+    pub cache: Cache,
+    pub node: Arc<Node>,
+    pub runtime: Handle,
+}
+
+/// A file's hash.
+pub type Hash = [u8; 32];
+
+/// A file that was read.
+pub struct Bytes {
+    bytes: Vec<u8>,
+    pub hash: Hash,
+}
+
+impl Bytes {
+    /// Reads a file that is not larger than it may be.
+    pub fn read(file: &Path, settings: &PluginConfig) -> anyhow::Result<Self> {
+        let limit = settings.limits.file.0 as u64;
+        let length = fs::metadata(file).context("the file cannot be read")?.len();
+        if length > limit {
+            bail!("the file has {length} bytes: more than the {limit} of its limit `file`");
+        }
+        let bytes = fs::read(file).context("the file cannot be read")?;
+        let hash = Sha256::digest(&bytes).into();
+        Ok(Self { bytes, hash })
+    }
+}
+
+impl Loader {
+    /// Compiles what was read, and lets the first instance's `init` decide.
+    pub fn load(&self, name: &str, read: &Bytes, settings: &PluginConfig, number: u64) -> anyhow::Result<Generation> {
+        let (form, component) = encode::component(&read.bytes)?;
+        let (component, trouble) = self.cache.component(&self.engine, &component)?;
+        if let Some(trouble) = trouble {
+            self.node.metrics.cache_errors.inc();
+            tracing::warn!(
+                plugin = name,
+                error = format!("{trouble:#}"),
+                "the cache of compiled plugins is of no help"
+            );
+        }
+        let (template, imports) = Template::new(&self.engine, &component)?;
+        let context = self.context(name, settings, number);
+        let made = Generation::new(template, imports, (form, read.bytes.len(), read.hash), context);
+        self.runtime.block_on(made)
+    }
+
+    /// The same code with other settings.
+    pub fn renew(&self, former: &Generation, settings: &PluginConfig, number: u64) -> anyhow::Result<Generation> {
+        let context = self.context(&former.context.name, settings, number);
+        let file = (former.form, former.size, former.hash);
+        let made = Generation::new(former.template().clone(), former.imports.clone(), file, context);
+        self.runtime.block_on(made)
+    }
+
+    fn context(&self, name: &str, settings: &PluginConfig, number: u64) -> Arc<Context> {
+        Arc::new(Context {
+            name: name.into(),
+            generation: number,
+            limits: settings.limits,
+            granted: Granted::new(&settings.grants),
+            config: Config::plugin_json(settings),
+            node: self.node.clone(),
+            denials: Default::default(),
+        })
+    }
+}

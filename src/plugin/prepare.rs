@@ -1,0 +1,215 @@
+//! A new configuration's plugins and routes: everything that can fail first, then put in place at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::catalog::{Catalog, State, may_replace};
+use super::chain::{Chain, RouteChain};
+use super::generation::Generation;
+use super::loader::Bytes;
+use super::rollout::Rollout;
+use crate::config::{Config, PluginConfig, RouteConfig, plugin_file};
+use crate::route::{Route, Rules};
+use crate::watch::Seen;
+
+/// A configuration's plugins, loaded, and its routes: nothing of it serves yet, and nothing can fail any more.
+pub struct Prepared {
+    plugins: BTreeMap<String, Plan>,
+    routes: Vec<PreparedRoute>,
+    /// Settings that need a restart to be what they say.
+    pub restart_for: Vec<String>,
+}
+
+struct Plan {
+    file: PathBuf,
+    settings: PluginConfig,
+    /// None: what serves is what the settings ask for.
+    new: Option<New>,
+}
+
+struct New {
+    generation: Arc<Generation>,
+    /// How the file looked, where it was read.
+    seen: Option<Option<Seen>>,
+    /// Why the file as it is does not serve.
+    trouble: Option<String>,
+}
+
+struct PreparedRoute {
+    route: Arc<RouteChain>,
+    rules: Rules,
+    plugins: Vec<String>,
+}
+
+/// What a configuration has changed.
+#[derive(Default)]
+pub struct Installed {
+    /// Plugins with a new generation.
+    pub swapped: Vec<String>,
+    /// Routes that are not served any more. Their sessions are to be told.
+    pub gone: Vec<Arc<RouteChain>>,
+}
+
+/// What a plan goes by: how the plugin is now.
+struct Known {
+    file: PathBuf,
+    settings: PluginConfig,
+    serving: Arc<Generation>,
+    next: u64,
+    seen: Option<Seen>,
+    trouble: Option<String>,
+    taken_back: Option<super::loader::Hash>,
+}
+
+impl Prepared {
+    /// The routes, in the order of the configuration.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<RouteChain>> {
+        self.routes.iter().map(|prepared| &prepared.route)
+    }
+}
+
+impl Catalog {
+    /// Loads what is new in a configuration. The first plugin that cannot serve ends it, and nothing has changed.
+    pub fn prepare(&self, config: &Config) -> anyhow::Result<Prepared> {
+        let mut prepared = Prepared { plugins: BTreeMap::new(), routes: Vec::new(), restart_for: Vec::new() };
+        for name in config.routes.iter().flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref)) {
+            if prepared.plugins.contains_key(name) {
+                continue;
+            }
+            let file = plugin_file(config, name);
+            let settings = config.plugins.get(name).cloned().unwrap_or_default();
+            if settings.limits.memory.0 > self.loader.memory {
+                prepared.restart_for.push(format!("plugin.{name}.limits.memory"));
+            }
+            let new = self
+                .plan(name, &file, &settings)
+                .with_context(|| format!("plugin {name}: {} cannot serve", file.display()))?;
+            prepared.plugins.insert(name.clone(), Plan { file, settings, new });
+        }
+        prepared.routes = config.routes.iter().map(|route| self.prepare_route(route)).collect();
+        Ok(prepared)
+    }
+
+    /// None: what serves is what the settings ask for.
+    fn plan(&self, name: &str, file: &Path, settings: &PluginConfig) -> anyhow::Result<Option<New>> {
+        let known = self.state.lock().plugins.get(name).map(Known::of);
+        let load = |number| {
+            let seen = Seen::look(file);
+            let generation = Arc::new(self.loader.load(name, &Bytes::read(file, settings)?, settings, number)?);
+            anyhow::Ok(New { generation, seen: Some(seen), trouble: None })
+        };
+        let Some(known) = known else { return load(1).map(Some) };
+        if known.file != *file {
+            let new = load(known.next)?;
+            may_replace(&known.serving, &new.generation)?;
+            return Ok(Some(new));
+        }
+        if known.settings.makes_the_same(settings) {
+            return Ok(None);
+        }
+        let mut trouble = known.trouble;
+        // A file that was refused may be fine with its new settings. One that has changed just now waits for the watch.
+        if trouble.is_some() && known.seen.is_some() && known.seen == Seen::look(file) {
+            let read = Bytes::read(file, settings)?;
+            if known.taken_back != Some(read.hash) {
+                let retried = self.loader.load(name, &read, settings, known.next).and_then(|new| {
+                    may_replace(&known.serving, &new)?;
+                    Ok(New { generation: Arc::new(new), seen: None, trouble: None })
+                });
+                match retried {
+                    Ok(new) => return Ok(Some(new)),
+                    Err(why) => trouble = Some(format!("{why:#}")),
+                }
+            }
+        }
+        let generation = Arc::new(self.loader.renew(&known.serving, settings, known.next)?);
+        Ok(Some(New { generation, seen: None, trouble }))
+    }
+
+    /// A route that is there already stays the same one, by its name.
+    fn prepare_route(&self, config: &RouteConfig) -> PreparedRoute {
+        let name = config.name.get_ref();
+        let rules = Rules::new(config);
+        let plugins = config.plugins.iter().map(|plugin| plugin.get_ref().clone()).collect();
+        let known = self.state.lock().routes.iter().find(|(known, _)| *known.route.name == **name).cloned();
+        let route = match known {
+            Some((route, _)) => route,
+            None => Arc::new(RouteChain {
+                route: Arc::new(Route::new(name, rules.clone(), self.metrics())),
+                chain: Arc::new(Chain::new(Vec::new())).into(),
+            }),
+        };
+        PreparedRoute { route, rules, plugins }
+    }
+
+    /// Lets a configuration serve.
+    pub fn install(&self, prepared: Prepared) -> Installed {
+        let mut installed = Installed::default();
+        let mut state = self.state.lock();
+        for gone in state.plugins.keys().filter(|name| !prepared.plugins.contains_key(*name)) {
+            let metrics = self.metrics();
+            for gauge in [&metrics.generation, &metrics.breaker_open] {
+                let _ = gauge.remove_label_values(&[gone]);
+            }
+        }
+        state.plugins.retain(|name, _| prepared.plugins.contains_key(name));
+        for (name, plan) in prepared.plugins {
+            self.install_plugin(&mut state, name, plan, &mut installed);
+        }
+        let former = std::mem::take(&mut state.routes);
+        for PreparedRoute { route, rules, plugins } in prepared.routes {
+            route.route.set_rules(rules);
+            state.routes.push((route, plugins));
+        }
+        state.chain_all();
+        let stays = |route: &Arc<RouteChain>| state.routes.iter().any(|(known, _)| Arc::ptr_eq(known, route));
+        installed.gone = former.into_iter().map(|(route, _)| route).filter(|route| !stays(route)).collect();
+        installed
+    }
+
+    fn install_plugin(&self, state: &mut State, name: String, plan: Plan, installed: &mut Installed) {
+        let Plan { file, settings, new } = plan;
+        let metrics = self.metrics();
+        let number = new.as_ref().map(|new| new.generation.context.generation as i64);
+        match (state.plugins.get_mut(&name), new) {
+            (Some(known), new) => {
+                known.file = file;
+                known.configure(settings);
+                if let Some(New { generation, seen, trouble }) = new {
+                    known.serve(generation, Instant::now());
+                    known.seen = seen.unwrap_or(known.seen);
+                    known.trouble = trouble;
+                    metrics.reloads.with_label_values(&[&*name, "swapped"]).inc();
+                    installed.swapped.push(name.clone());
+                }
+            }
+            (None, Some(New { generation, seen, .. })) => {
+                let rollout = Rollout::new(&name, &file, settings, generation, seen.flatten(), metrics);
+                state.plugins.insert(name.clone(), rollout);
+            }
+            // A plan without a new generation is one for a plugin that is there.
+            (None, None) => {}
+        }
+        if let Some(number) = number {
+            metrics.generation.with_label_values(&[&name]).set(number);
+        }
+    }
+}
+
+impl Known {
+    fn of(rollout: &Rollout) -> Self {
+        Self {
+            file: rollout.file.clone(),
+            settings: rollout.settings.clone(),
+            serving: rollout.serving.clone(),
+            next: rollout.generations + 1,
+            seen: rollout.seen,
+            trouble: rollout.trouble.clone(),
+            taken_back: rollout.taken_back.as_ref().map(|taken| taken.hash),
+        }
+    }
+}
