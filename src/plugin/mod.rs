@@ -14,6 +14,7 @@ mod generation;
 mod grants;
 mod host;
 mod instance;
+mod interface;
 mod lane;
 mod memory;
 mod watch;
