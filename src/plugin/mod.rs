@@ -5,6 +5,7 @@ mod cache;
 mod call;
 mod catalog;
 mod chain;
+mod describe;
 mod effects;
 mod encode;
 mod engine;
