@@ -18,6 +18,13 @@ pub struct ConfigError {
     what: String,
 }
 
+impl ConfigError {
+    /// The error without its place.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
@@ -66,10 +73,14 @@ impl Config {
             line: None,
             what: format!("cannot be read: {error}"),
         })?;
-        let source = Source { file, text: &text };
+        Self::parse(file, &text, file.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// The same for a text; paths in it are relative to `base`. `file` is what errors name.
+    pub fn parse(file: &Path, text: &str, base: &Path) -> Result<Self, ConfigError> {
+        let source = Source { file, text };
         let mut config: Config =
-            toml::from_str(&text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
-        let base = file.parent().unwrap_or(Path::new("."));
+            toml::from_str(text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
         config.plugin_directory = base.join(&config.plugin_directory);
         config.cache_directory = base.join(&config.cache_directory);
         for files in &mut config.files {

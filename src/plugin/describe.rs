@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Call, Decision, Reply, ReplyFailure, SubscriptionEvent, Verdict};
 use super::effects::{Effect, Effects, Publish, Remote, Subscribe};
-use crate::message::{Close, Closer, Message, MessageRef, Position};
+use crate::message::{Close, Closer, MessageRef, Position};
 
 pub fn message(message: MessageRef<'_>) -> Value {
     match message {
@@ -201,7 +201,7 @@ fn subscription(event: SubscriptionEvent) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{SessionId, TopicName};
+    use crate::message::{Message, SessionId, TopicName};
     use crate::plugin::effects::Response;
 
     fn topic(name: &str) -> TopicName {

@@ -20,6 +20,7 @@ use super::host::{self, Context, State};
 use super::instance::Instance;
 use super::interface::{Interface, Name, no_hook};
 use super::lane::{self, Pace};
+use super::told::Told;
 use crate::message::Message;
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
@@ -193,12 +194,16 @@ impl Generation {
         counters.calls.inc();
         let sampled = counters.until_sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
+        let told = Told::begin(&self.context, &call, event);
         let can_wait = event.as_ref().is_none_or(|event| event.patience == Patience::Waits);
         let result = if self.pace.is_slow() && can_wait {
             self.call_aside(call, event).await
         } else {
             self.call_here(&call, event).await
         };
+        if let Some(told) = told {
+            told.end(&self.context, &result, event);
+        }
         if let Some(begun) = begun {
             counters.seconds.observe(begun.elapsed().as_secs_f64());
         }

@@ -5,7 +5,7 @@ mod cache;
 mod call;
 mod catalog;
 mod chain;
-mod describe;
+pub mod describe;
 mod effects;
 mod encode;
 mod engine;
@@ -18,6 +18,7 @@ mod instance;
 mod interface;
 mod lane;
 mod memory;
+mod told;
 mod watch;
 mod wit;
 

@@ -36,6 +36,7 @@ use crate::config::PluginLimits;
 use crate::message::{Close, Message, Pattern, TopicName};
 use crate::node::Node;
 use crate::state::SessionState;
+use crate::tap::Note;
 
 /// What all instances of a generation share.
 pub struct Context {
@@ -207,6 +208,9 @@ impl State {
     fn denied(&self, grant: &'static str, what: &str) {
         let plugin = &*self.context.name;
         self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
+        if let Some(tap) = &self.context.node.tap {
+            tap.note(Note::Denied { grant, what: what.to_owned() });
+        }
         // A line a second says it all.
         let now = Instant::now();
         let told = self.context.denials.lock().insert(grant, now);
