@@ -88,6 +88,16 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
     Ok((config, catalog.status()))
 }
 
+/// Looks into a plugin's file.
+pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
+    let cannot = || format!("{} cannot be served", file.display());
+    let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let config = Config::default();
+    let engine = plugin::engine(config::PluginLimits::default().memory.0)?;
+    let node = node(&config, Clock::default(), Random::default(), None)?;
+    plugin::inspect(&engine, &bytes, node).await.with_context(cannot)
+}
+
 /// The node's state, empty.
 fn node(config: &Config, clock: Clock, random: Random, tap: Option<Arc<dyn Tap>>) -> anyhow::Result<Arc<Node>> {
     let metrics = Arc::new(Metrics::new());

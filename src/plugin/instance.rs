@@ -236,6 +236,11 @@ impl Instance {
         self.store.data().budget.was_slow()
     }
 
+    /// What its linear memories take now, in bytes.
+    pub fn memory(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
     /// Whether another call may use this instance: not after a trap, and not when it has grown towards its limit.
     pub fn is_good(&self) -> bool {
         let state = self.store.data();

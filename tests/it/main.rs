@@ -14,6 +14,7 @@ mod frames;
 mod handshake;
 mod hostile;
 mod limits;
+mod plugin_tools;
 mod reload;
 mod slow;
 mod support;

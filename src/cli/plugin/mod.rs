@@ -1,5 +1,6 @@
 //! `tidegate plugin`: for those who write plugins.
 
+mod inspect;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -13,6 +14,8 @@ pub struct Plugin {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what a file has, wants and costs: hooks, imports, grants, memory
+    Inspect(inspect::Inspect),
     /// Run scenarios on a plugin and compare what comes of them with what they expect
     Test(test::Test),
 }
@@ -20,6 +23,7 @@ enum Command {
 impl Plugin {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Inspect(inspect) => inspect.run(),
             Command::Test(test) => test.run(),
         }
     }
