@@ -44,6 +44,10 @@ impl Clock {
         Self(Some(Arc::new(hand)))
     }
 
+    pub fn is_by_hand(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
@@ -175,6 +179,10 @@ impl Random {
     /// The same bytes for the same seed.
     pub fn seeded(seed: u64) -> Self {
         Self(Some(Arc::new(Mutex::new(Seeded { seed, blocks: 0, left: Vec::new() }))))
+    }
+
+    pub fn is_seeded(&self) -> bool {
+        self.0.is_some()
     }
 
     pub fn fill(&self, bytes: &mut [u8]) -> Result<(), getrandom::Error> {

@@ -125,8 +125,9 @@ impl Scenario {
         let (about, start, seed) = read(&mut head).map_err(|what| bad(None, what))?;
         let text = configuration(head.0, plugin).map_err(|what| bad(None, what))?;
         let base = file.parent().unwrap_or(Path::new("."));
-        let config = Config::parse(file, &text, base)
+        let mut config = Config::parse(file, &text, base)
             .map_err(|error| bad(None, format!("[route], [topic] or [plugin]: {}", error.what())))?;
+        config.cache_directory = cache();
         let steps = steps.step.into_iter().map(|step| {
             let line = line_at(step.span().start);
             Step::read(line, step.into_inner()).map_err(|what| bad(Some(line), what))
@@ -135,6 +136,13 @@ impl Scenario {
         let about = about.unwrap_or_else(|| file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
         Ok(Self { about, start, seed, config, steps })
     }
+}
+
+/// Where compiled plugins are kept: nothing is left beside the scenario.
+fn cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || set("HOME").map(|home| home.join(".cache"));
+    set("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir).join("tidegate")
 }
 
 /// The gateway's configuration, of which the scenario says what matters to it.

@@ -15,6 +15,7 @@ mod sessions;
 mod topics;
 mod upstream;
 mod users;
+mod wasi;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub struct State {
     /// What this call has used up so far.
     used: Used,
     wasi: WasiCtx,
+    speaker: Arc<wasi::Speaker>,
     table: ResourceTable,
 }
 
@@ -82,15 +84,16 @@ pub struct Quota(pub &'static str);
 impl State {
     pub fn new(context: Arc<Context>) -> Self {
         let limits = context.limits;
+        let speaker = Arc::default();
         Self {
-            context,
             event: None,
             hook: Hook::Init,
             budget: Budget::new(limits.cpu.0),
             memory: Memory::new(limits.memory.0),
             used: Used::default(),
-            // No directories, no environment, no sockets: what a language's runtime insists on importing, and no more.
-            wasi: WasiCtx::builder().build(),
+            wasi: wasi::context(&context, &speaker),
+            speaker,
+            context,
             table: ResourceTable::new(),
         }
     }
@@ -98,6 +101,7 @@ impl State {
     /// Gets ready for a call.
     pub fn begin(&mut self, hook: Hook, event: Option<Box<Event>>) {
         self.hook = hook;
+        self.speaker.begin(hook);
         self.budget.begin();
         self.memory.refused = false;
         self.used = Used::default();
