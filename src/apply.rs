@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::broker::Retention;
 use crate::hub::{PublishError, Published};
-use crate::message::{Closer, Message, Pattern, Publication, SessionId, TopicName, unix_now};
+use crate::message::{Closer, Message, Pattern, Publication, SessionId, TopicName};
 use crate::node::Node;
 use crate::outbox::{Outbox, Request};
 use crate::plugin::{Effect, Effects, Event, Failure, Forward, Hook, Patience, Publish, Remote, RouteChain};
@@ -72,7 +72,8 @@ impl Applier {
     /// Publishes, by way of the publication hooks of the route that claims the topic.
     pub async fn publish(&self, publish: Publish, patience: Patience) -> Result<Published, Refused> {
         let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
-        let mut publication = Publication { topic, message, position: None, time: unix_now(), key, metadata, exclude };
+        let mut publication =
+            Publication { topic, message, position: None, time: self.node.clock.unix(), key, metadata, exclude };
         let chain = self.claimed_by(&publication.topic).map(|route| route.chain.load_full());
         if let Some(chain) = chain.filter(|chain| chain.has(Hook::Publication)) {
             let topic = publication.topic.clone();

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::source::Clock;
+
 const SHARDS: usize = 16;
 /// What a key costs beside its own and its value's bytes, roughly.
 const OVERHEAD: usize = 96;
@@ -31,6 +33,7 @@ pub struct Kv {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limit_per_shard: usize,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -46,11 +49,12 @@ struct Entry {
 
 impl Kv {
     /// A store of about `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, clock: Clock) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             limit_per_shard: limit / SHARDS,
+            clock,
         }
     }
 
@@ -59,12 +63,12 @@ impl Kv {
     }
 
     pub fn get(&self, key: &str) -> Option<Bytes> {
-        self.shard(key).lock().live(key, Instant::now()).map(|entry| entry.value.clone())
+        self.shard(key).lock().live(key, self.clock.now()).map(|entry| entry.value.clone())
     }
 
     /// A `ttl` of zero keeps the value for ever.
     pub fn set(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), KvError> {
-        self.shard(key).lock().set(key, value, deadline(ttl), self.limit_per_shard)
+        self.shard(key).lock().set(key, value, deadline(self.clock.now(), ttl), self.limit_per_shard)
     }
 
     pub fn delete(&self, key: &str) {
@@ -74,8 +78,8 @@ impl Kv {
     /// Adds to a decimal number and returns the sum. A missing key counts as 0 and gets the `ttl`.
     pub fn increment(&self, key: &str, by: i64, ttl: Duration) -> Result<i64, KvError> {
         let mut shard = self.shard(key).lock();
-        let (old, expires) = match shard.live(key, Instant::now()) {
-            None => (0, deadline(ttl)),
+        let (old, expires) = match shard.live(key, self.clock.now()) {
+            None => (0, deadline(self.clock.now(), ttl)),
             Some(entry) => {
                 let text = std::str::from_utf8(&entry.value).map_err(|_| KvError::NotANumber)?;
                 (text.parse::<i64>().map_err(|_| KvError::NotANumber)?, entry.expires)
@@ -95,22 +99,22 @@ impl Kv {
         ttl: Duration,
     ) -> Result<bool, KvError> {
         let mut shard = self.shard(key).lock();
-        if shard.live(key, Instant::now()).map(|entry| &*entry.value) != expected {
+        if shard.live(key, self.clock.now()).map(|entry| &*entry.value) != expected {
             return Ok(false);
         }
-        shard.set(key, value, deadline(ttl), self.limit_per_shard)?;
+        shard.set(key, value, deadline(self.clock.now(), ttl), self.limit_per_shard)?;
         Ok(true)
     }
 
     /// Forgets what has outlived its time. Called now and then.
     pub fn sweep(&self) {
-        let now = Instant::now();
+        let now = self.clock.now();
         self.shards.iter().for_each(|shard| shard.lock().sweep(now));
     }
 }
 
-fn deadline(ttl: Duration) -> Option<Instant> {
-    if ttl.is_zero() { None } else { Instant::now().checked_add(ttl) }
+fn deadline(now: Instant, ttl: Duration) -> Option<Instant> {
+    if ttl.is_zero() { None } else { now.checked_add(ttl) }
 }
 
 impl Shard {
@@ -164,7 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn values_live_as_long_as_they_were_told_to() {
-        let kv = Kv::new(1 << 20);
+        let kv = Kv::new(1 << 20, Clock::default());
         kv.set("short", "a".into(), MINUTE).unwrap();
         kv.set("for ever", "b".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("hits", 2, MINUTE), Ok(2));
@@ -179,7 +183,7 @@ mod tests {
 
     #[test]
     fn numbers_are_checked_and_do_not_wrap() {
-        let kv = Kv::new(1 << 20);
+        let kv = Kv::new(1 << 20, Clock::default());
         kv.set("word", "x".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("word", 1, Duration::ZERO), Err(KvError::NotANumber));
         assert_eq!(kv.increment("big", i64::MAX, Duration::ZERO), Ok(i64::MAX));
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn compare_and_set_sees_missing_keys() {
-        let kv = Kv::new(1 << 20);
+        let kv = Kv::new(1 << 20, Clock::default());
         assert_eq!(kv.compare_and_set("k", Some(b"x"), "y".into(), MINUTE), Ok(false));
         assert_eq!(kv.compare_and_set("k", None, "x".into(), MINUTE), Ok(true));
         assert_eq!(kv.compare_and_set("k", None, "z".into(), MINUTE), Ok(false));
@@ -198,7 +202,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_refuses_until_something_expires() {
-        let kv = Kv::new(SHARDS * 4096);
+        let kv = Kv::new(SHARDS * 4096, Clock::default());
         let stored: Vec<_> =
             (0..4096).map(|n| n.to_string()).filter(|key| kv.set(key, "x".into(), MINUTE).is_ok()).collect();
         assert!(stored.len() < 1000, "{}", stored.len());

@@ -29,9 +29,12 @@ mod registry;
 mod reload;
 mod reply;
 mod route;
+mod scenario;
 mod server;
 mod session;
+mod source;
 mod state;
+mod tap;
 mod transport;
 mod upstream;
 mod watch;
@@ -57,6 +60,8 @@ use crate::outbox::Request;
 use crate::plugin::{Cache, Catalog, Loader, Prepared};
 use crate::reload::Reload;
 use crate::route::TopicRules;
+use crate::source::{Clock, Random};
+use crate::tap::Tap;
 use crate::watch::Watch;
 
 pub use crate::drain::{Signals, signals};
@@ -88,19 +93,46 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
     Ok((config, catalog.status()))
 }
 
-async fn prepare(config: Config) -> anyhow::Result<(Config, Arc<Node>, Arc<Catalog>, Prepared)> {
+/// Looks into a plugin's file.
+pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
+    let cannot = || format!("{} cannot be served", file.display());
+    let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let config = Config::default();
+    let engine = plugin::engine(config::PluginLimits::default().memory.0)?;
+    let node = node(&config, Clock::default(), Random::default(), None)?;
+    plugin::inspect(&engine, &bytes, node).await.with_context(cannot)
+}
+
+/// The node's state, empty.
+fn node(config: &Config, clock: Clock, random: Random, tap: Option<Arc<dyn Tap>>) -> anyhow::Result<Arc<Node>> {
     let metrics = Arc::new(Metrics::new());
-    let runtime = tokio::runtime::Handle::current();
-    let client = client::Client::new(runtime.clone());
-    let node = Arc::new(Node {
-        hub: Arc::new(Hub::new(broker::MemoryBroker::new(config.history_memory.0), metrics.clone())),
+    let client = client::Client::new(tokio::runtime::Handle::current());
+    let broker = broker::MemoryBroker::new(config.history_memory.0, clock.clone(), random.clone());
+    Ok(Arc::new(Node {
+        hub: Arc::new(Hub::new(broker, metrics.clone())),
         presence: presence::Presence::default(),
-        kv: kv::Kv::new(config.kv_memory.0),
-        registry: registry::Registry::new(getrandom::u64().context("no randomness for the node's id")?),
+        kv: kv::Kv::new(config.kv_memory.0, clock.clone()),
+        registry: registry::Registry::new(random.number().context("no randomness for the node's id")?),
         rules: TopicRules::new(&config.topics),
         upstreams: upstream::Upstreams::new(&config.upstreams, client, metrics.clone()),
         metrics,
-    });
+        clock,
+        random,
+        tap,
+    }))
+}
+
+/// A configuration with its node, and the plugins that it names.
+type Assembled = (Config, Arc<Node>, Arc<Catalog>, Prepared);
+
+async fn prepare(config: Config) -> anyhow::Result<Assembled> {
+    let node = node(&config, Clock::default(), Random::default(), None)?;
+    assemble(config, node).await
+}
+
+/// The plugins that the configuration names, loaded on the node.
+async fn assemble(config: Config, node: Arc<Node>) -> anyhow::Result<Assembled> {
+    let runtime = tokio::runtime::Handle::current();
     // Compiling takes a while, and may wait for a plugin's `init`.
     let load = move || {
         let memory = config.plugins.values().map(|plugin| plugin.limits.memory.0);

@@ -8,6 +8,8 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::registry::Registry;
 use crate::route::TopicRules;
+use crate::source::{Clock, Random};
+use crate::tap::Tap;
 use crate::upstream::Upstreams;
 
 /// The node's state: topics, presence, values, sessions.
@@ -19,4 +21,8 @@ pub struct Node {
     pub rules: TopicRules,
     pub upstreams: Upstreams,
     pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub random: Random,
+    /// Who is told of all that plugins do; nobody while the gateway serves.
+    pub tap: Option<Arc<dyn Tap>>,
 }

@@ -121,6 +121,11 @@ impl Presence {
         change
     }
 
+    /// Whether changes of any topic are still to be told.
+    pub fn is_telling(&self) -> bool {
+        self.shards.iter().any(|shard| shard.lock().values().any(|members| members.draining))
+    }
+
     /// What a session tells of itself on a topic.
     pub fn info(&self, topic: &TopicName, session: SessionId) -> Option<Arc<str>> {
         let shard = self.shard(topic.as_str()).lock();

@@ -253,9 +253,11 @@ fn body(response: Response<Bytes>) -> Message {
 
 fn failure(error: &ClientError) -> ReplyFailure {
     match error {
-        ClientError::NotSent | ClientError::Dns(_) | ClientError::Connect(_) | ClientError::ConnectTimeout | ClientError::Tls(_) => {
-            ReplyFailure::Unavailable
-        }
+        ClientError::NotSent
+        | ClientError::Dns(_)
+        | ClientError::Connect(_)
+        | ClientError::ConnectTimeout
+        | ClientError::Tls(_) => ReplyFailure::Unavailable,
         ClientError::FirstByteTimeout | ClientError::ReadTimeout => ReplyFailure::Timeout,
         ClientError::TooLarge(_) => ReplyFailure::TooLarge,
         ClientError::Broken(_) => ReplyFailure::Broken,

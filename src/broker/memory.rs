@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Accepted, BrokerError, IDEMPOTENCY_WINDOW, Page, Retention};
 use crate::message::{Position, Publication, TopicName};
+use crate::source::{Clock, Random};
 
 const SHARDS: usize = 64;
 /// Topics with history or idempotency keys that a shard holds: a million in all.
@@ -25,6 +26,8 @@ pub struct MemoryBroker {
     /// What all histories take together, and may take.
     bytes: AtomicUsize,
     limit: usize,
+    clock: Clock,
+    random: Random,
 }
 
 struct Log {
@@ -41,8 +44,8 @@ struct Log {
 
 impl MemoryBroker {
     /// A broker that holds about `limit` bytes of history.
-    pub fn new(limit: usize) -> Self {
-        Self::with_capacity(TOPICS * SHARDS, limit)
+    pub fn new(limit: usize, clock: Clock, random: Random) -> Self {
+        Self { clock, random, ..Self::with_capacity(TOPICS * SHARDS, limit) }
     }
 
     fn with_capacity(topics: usize, limit: usize) -> Self {
@@ -52,6 +55,8 @@ impl MemoryBroker {
             topics_per_shard: (topics / SHARDS).max(1),
             bytes: AtomicUsize::new(0),
             limit,
+            clock: Clock::default(),
+            random: Random::default(),
         }
     }
 
@@ -82,7 +87,7 @@ impl MemoryBroker {
         if retention.size == 0 && idempotency_key.is_none() {
             return Ok(Accepted::Deliver(Arc::new(publication)));
         }
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut shard = self.shard(publication.topic.as_str()).lock();
         if shard.len() >= self.topics_per_shard && !shard.contains_key(&publication.topic) {
             self.forget_spent(&mut shard, now);
@@ -90,7 +95,7 @@ impl MemoryBroker {
                 return Err(BrokerError::Full);
             }
         }
-        let log = shard.entry(publication.topic.clone()).or_insert_with(|| Log::new(now));
+        let log = shard.entry(publication.topic.clone()).or_insert_with(|| Log::new(now, &self.random));
         self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
         // What a topic drops makes room for what it takes; without that a full broker would be full for ever.
         let surplus = (log.entries.len() + 1).saturating_sub(retention.size as usize).min(log.entries.len());
@@ -124,7 +129,7 @@ impl MemoryBroker {
 
     /// The first `limit` publications after `since`, or the last `limit` of all.
     pub fn history(&self, topic: &TopicName, since: Option<Position>, limit: usize) -> Result<Page, BrokerError> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut shard = self.shard(topic.as_str()).lock();
         // To look at a topic gives it an epoch, so that what is published next can be recovered from here.
         if shard.len() >= self.topics_per_shard && !shard.contains_key(topic) {
@@ -133,7 +138,7 @@ impl MemoryBroker {
                 return Err(BrokerError::Full);
             }
         }
-        let log = shard.entry(topic.clone()).or_insert_with(|| Log::new(now));
+        let log = shard.entry(topic.clone()).or_insert_with(|| Log::new(now, &self.random));
         self.bytes.fetch_sub(log.expire(now), Ordering::Relaxed);
         // The position is what the topic is known by: whoever has just read it must find it again.
         log.known_until = now + IDEMPOTENCY_WINDOW;
@@ -150,7 +155,7 @@ impl MemoryBroker {
 
     /// Forgets what has outlived its time. Called now and then.
     pub fn sweep(&self) {
-        let now = Instant::now();
+        let now = self.clock.now();
         for shard in &self.shards {
             let mut shard = shard.lock();
             self.forget_spent(&mut shard, now);
@@ -162,8 +167,8 @@ impl MemoryBroker {
 }
 
 impl Log {
-    fn new(now: Instant) -> Self {
-        let epoch = getrandom::u64().unwrap_or_else(|_| crate::message::unix_now());
+    fn new(now: Instant, random: &Random) -> Self {
+        let epoch = random.number().unwrap_or_else(|_| crate::message::unix_now());
         Self {
             position: Position { epoch, offset: 0 },
             entries: VecDeque::new(),
@@ -217,6 +222,10 @@ mod tests {
 
     const KEEP: Retention = Retention { size: 3, ttl: Duration::from_secs(60) };
 
+    fn broker(limit: usize) -> MemoryBroker {
+        MemoryBroker::new(limit, Clock::default(), Random::default())
+    }
+
     fn publication(topic: &str, text: &str) -> Publication {
         Publication {
             topic: TopicName::parse(topic).unwrap(),
@@ -244,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn history_keeps_its_size_and_its_time() {
-        let broker = MemoryBroker::new(1 << 20);
+        let broker = broker(1 << 20);
         let topic = TopicName::parse("t").unwrap();
         for (n, text) in (1..).zip(["a", "b", "c", "d"]) {
             assert_eq!(offset(broker.publish(publication("t", text), KEEP, None).unwrap()), n);
@@ -265,7 +274,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn recovery_knows_what_it_has_lost() {
-        let broker = MemoryBroker::new(1 << 20);
+        let broker = broker(1 << 20);
         let topic = TopicName::parse("t").unwrap();
         for text in ["a", "b", "c", "d", "e"] {
             broker.publish(publication("t", text), KEEP, None).unwrap();
@@ -282,7 +291,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idempotency_key_counts_once_within_its_window() {
-        let broker = MemoryBroker::new(1 << 20);
+        let broker = broker(1 << 20);
         let publish = |key| broker.publish(publication("t", "x"), KEEP, Some(key)).unwrap();
         assert_eq!(offset(publish("k")), 1);
         assert!(matches!(publish("k"), Accepted::Duplicate));
@@ -294,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn to_read_a_history_does_not_prolong_it() {
-        let broker = MemoryBroker::new(1 << 20);
+        let broker = broker(1 << 20);
         let topic = TopicName::parse("t").unwrap();
         broker.publish(publication("t", "a"), KEEP, None).unwrap();
         tokio::time::advance(KEEP.ttl - Duration::from_secs(1)).await;
@@ -305,7 +314,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_changes_nothing_and_may_come_again() {
-        let broker = MemoryBroker::new(1_000);
+        let broker = broker(1_000);
         let topic = TopicName::parse("t").unwrap();
         let long = "x".repeat(600);
         broker.publish(publication("t", "a"), KEEP, None).unwrap();
@@ -322,7 +331,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn history_is_bounded_in_bytes_and_frees_what_it_forgets() {
-        let broker = MemoryBroker::new(10_000);
+        let broker = broker(10_000);
         let long = "x".repeat(1_000);
         let taken =
             (0..20).filter(|n| broker.publish(publication(&format!("t{n}"), &long), KEEP, None).is_ok()).count();

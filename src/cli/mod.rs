@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `tidegate`, and its exit codes.
 
 mod check;
+mod plugin;
 mod run;
 mod token;
 
@@ -12,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError};
+use crate::scenario::BadScenario;
 
 /// Bad usage or a bad configuration (`EX_USAGE` of BSD's sysexits.h).
 const USAGE: u8 = 64;
@@ -39,6 +41,8 @@ enum Command {
     Run(run::Run),
     /// Read the configuration and load every plugin, without serving
     Check(check::Check),
+    /// Look into a plugin, test it, measure it
+    Plugin(plugin::Plugin),
     /// Print a development token for the jwt-auth plugin of a configuration
     Token(token::Token),
 }
@@ -81,13 +85,14 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
+        Command::Plugin(plugin) => plugin.run(),
         Command::Token(token) => token.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
-            let usage = error.is::<ConfigError>() || error.is::<Unusable>();
+            let usage = error.is::<ConfigError>() || error.is::<Unusable>() || error.is::<BadScenario>();
             ExitCode::from(if usage { USAGE } else { FAILURE })
         }
     }

@@ -20,6 +20,13 @@ pub struct ConfigError {
     pub inputs: Vec<PathBuf>,
 }
 
+impl ConfigError {
+    /// The error without its place.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
@@ -69,10 +76,14 @@ impl Config {
             what: format!("cannot be read: {error}"),
             inputs: vec![file.to_owned()],
         })?;
-        let source = Source { file, text: &text };
+        Self::parse(file, &text, file.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// The same for a text; paths in it are relative to `base`. `file` is what errors name.
+    pub fn parse(file: &Path, text: &str, base: &Path) -> Result<Self, ConfigError> {
+        let source = Source { file, text };
         let mut config: Config =
-            toml::from_str(&text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
-        let base = file.parent().unwrap_or(Path::new("."));
+            toml::from_str(text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
         config.plugin_directory = base.join(&config.plugin_directory);
         config.cache_directory = base.join(&config.cache_directory);
         for files in &mut config.files {
@@ -87,7 +98,7 @@ impl Config {
         let checked = config.resolve(&source, base);
         let checked = checked.and_then(|()| config.check(&source)).and_then(|()| config.check_upstreams(&source));
         checked.map_err(|error| ConfigError { inputs: config.inputs(), ..error })?;
-        config.origin.text = text;
+        config.origin.text = text.to_owned();
         Ok(config)
     }
 
@@ -208,7 +219,8 @@ impl Config {
         for upstream in &self.upstreams {
             let name = upstream.name.get_ref();
             if !is_name(name) || !names.insert(name.as_str()) {
-                let what = format!("{name:?} cannot name an upstream: use letters, digits, `-` and `_`, and each name once");
+                let what =
+                    format!("{name:?} cannot name an upstream: use letters, digits, `-` and `_`, and each name once");
                 return Err(source.error(Some(upstream.name.span()), what));
             }
             let url = upstream.url.get_ref().parse::<hyper::Uri>().ok();

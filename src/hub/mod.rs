@@ -225,7 +225,9 @@ impl Hub {
         let mut all: Vec<_> = self
             .shards
             .iter()
-            .flat_map(|shard| shard.lock().iter().map(|(name, topic)| (name.clone(), topic.subscribed())).collect::<Vec<_>>())
+            .flat_map(|shard| {
+                shard.lock().iter().map(|(name, topic)| (name.clone(), topic.subscribed())).collect::<Vec<_>>()
+            })
             .collect();
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);

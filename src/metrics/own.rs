@@ -48,7 +48,11 @@ impl Own {
         if !known.contains_key(series) && known.len() < SERIES && series.len() <= NAME {
             let made = make(plugin, series, measured).filter(|made| self.register(made));
             if made.is_none() {
-                tracing::warn!(plugin, series, "not a series, or one of another kind or other labels: it is not counted");
+                tracing::warn!(
+                    plugin,
+                    series,
+                    "not a series, or one of another kind or other labels: it is not counted"
+                );
             }
             known.insert(series.into(), made);
         }
@@ -165,7 +169,17 @@ mod tests {
     fn what_is_no_series_is_dropped_and_counted() {
         let own = own();
         own.note("p", "good", Measured::Count(1));
-        for bad in ["", "with space", "a{", "a{b}", "a{b=\"c}", "a{b=\"c\"x}", "a{plugin=\"q\"}", "good{x=\"1\"}", "a{b=\"\\q\"}"] {
+        for bad in [
+            "",
+            "with space",
+            "a{",
+            "a{b}",
+            "a{b=\"c}",
+            "a{b=\"c\"x}",
+            "a{plugin=\"q\"}",
+            "good{x=\"1\"}",
+            "a{b=\"\\q\"}",
+        ] {
             own.note("p", bad, Measured::Count(1));
         }
         own.note("p", "good", Measured::Gauge(1.0));

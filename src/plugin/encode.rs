@@ -4,13 +4,11 @@
 //! core module that exports the hooks by their canonical names, which is described by the gateway's own copy of the
 //! interface.
 
-use anyhow::{Context as _, anyhow, bail};
-use wasmparser::{Parser, Payload};
+use anyhow::{Context as _, bail};
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
 
-/// The interface that this gateway speaks.
-pub const WIT: &str = include_str!("../../sdk/wit/tidegate.wit");
+use super::interface::{Interface, Name, no_hook};
 
 /// How a file came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +30,23 @@ impl Form {
 
 /// The component in a file's bytes.
 pub fn component(bytes: &[u8]) -> anyhow::Result<(Form, Vec<u8>)> {
+    component_of(bytes, Interface::own()?)
+}
+
+fn component_of(bytes: &[u8], interface: Interface) -> anyhow::Result<(Form, Vec<u8>)> {
     if !bytes.starts_with(b"\0asm") {
         bail!("not a WebAssembly file: it does not begin with \\0asm; was it copied completely?");
     }
     if Parser::is_component(bytes) {
         return Ok((Form::Component, bytes.to_vec()));
     }
-    let module = Module::read(bytes).context("not a valid WebAssembly module")?;
+    let module = Module::read(bytes).context("not a valid WebAssembly module; was it copied completely?")?;
+    if !module.exports.iter().any(|export| hook(export).is_some()) {
+        return Err(no_hook(module.exports.iter().map(String::as_str)));
+    }
     let mut described = bytes.to_vec();
     if !module.typed {
-        describe(&mut described, &module)?;
+        describe(&mut described, &module, interface)?;
     }
     let mut encoder = ComponentEncoder::default()
         .validate(true)
@@ -61,8 +66,10 @@ pub fn component(bytes: &[u8]) -> anyhow::Result<(Form, Vec<u8>)> {
 struct Module {
     typed: bool,
     imports_preview1: bool,
-    /// Exports that look like functions of an interface: `tidegate:plugin/on-inbound@0.1.0#handle`.
-    interface_exports: Vec<String>,
+    /// Functions: their module and their name.
+    imports: Vec<(String, String)>,
+    /// The names of exported functions.
+    exports: Vec<String>,
 }
 
 impl Module {
@@ -73,14 +80,18 @@ impl Module {
                 Payload::CustomSection(section) => module.typed |= section.name().starts_with("component-type"),
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
-                        module.imports_preview1 |= import?.module == "wasi_snapshot_preview1";
+                        let import = import?;
+                        module.imports_preview1 |= import.module == "wasi_snapshot_preview1";
+                        if let TypeRef::Func(_) = import.ty {
+                            module.imports.push((import.module.to_owned(), import.name.to_owned()));
+                        }
                     }
                 }
                 Payload::ExportSection(exports) => {
                     for export in exports {
-                        let name = export?.name;
-                        if name.contains('#') && !name.starts_with("cabi_post_") {
-                            module.interface_exports.push(name.to_owned());
+                        let export = export?;
+                        if export.kind == ExternalKind::Func {
+                            module.exports.push(export.name.to_owned());
                         }
                     }
                 }
@@ -91,39 +102,47 @@ impl Module {
     }
 }
 
-/// Adds a component-type section for exactly the hooks whose names the module exports.
-fn describe(bytes: &mut Vec<u8>, module: &Module) -> anyhow::Result<()> {
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("tidegate.wit", WIT)?;
-    let world = resolve.select_world(&[package], Some("plugin"))?;
-    let known: Vec<_> =
-        resolve.worlds[world].exports.keys().map(|key| (key.clone(), resolve.name_world_key(key))).collect();
-    let exported = |name: &str| module.interface_exports.iter().any(|export| export.split('#').next() == Some(name));
-    let unknown: Vec<_> = module
-        .interface_exports
-        .iter()
-        .filter(|export| known.iter().all(|(_, name)| export.split('#').next() != Some(name)))
-        .map(String::as_str)
-        .collect();
-    if !unknown.is_empty() {
-        let hooks: Vec<_> = known.iter().map(|(_, name)| name.as_str()).collect();
-        bail!("unknown hooks {}: this gateway has {}", unknown.join(", "), hooks.join(", "));
+/// The hook's interface and function that an export is named after: `tidegate:plugin/on-inbound@0.1.0#handle`.
+fn hook(export: &str) -> Option<(Name<'_>, &str)> {
+    let (interface, function) = export.split_once('#')?;
+    Some((Name::parse(interface).filter(|name| name.is_hook())?, function))
+}
+
+/// Adds a component-type section for exactly the hooks whose names the module exports, in the version that it names
+/// them in: what is described in another version would come out without a hook, and without an error.
+fn describe(bytes: &mut Vec<u8>, module: &Module, mut interface: Interface) -> anyhow::Result<()> {
+    let hooks: Vec<_> = module.exports.iter().filter_map(|export| hook(export)).collect();
+    let Some((first, _)) = hooks.first() else { bail!("it has no hook") };
+    let known = interface.hooks().join(", ");
+    for (name, function) in &hooks {
+        interface.check_version(*name)?;
+        if name.version != first.version {
+            let (one, other) = (first.version, name.version);
+            bail!("its hooks are of different versions, {one} and {other}: build all of it against one of them");
+        }
+        if !interface.has(name.interface, function) {
+            bail!("it has an unknown hook {}#{function}: this gateway has {known}", name.interface);
+        }
     }
-    if module.interface_exports.is_empty() {
-        bail!("no hook is exported: a plugin exports functions such as tidegate:plugin/on-inbound@0.1.0#handle");
-    }
-    for (key, name) in known {
-        if !exported(&name) {
+    let imports = module.imports.iter();
+    interface.check_imports(imports.filter_map(|(module, name)| Some((Name::parse(module)?, name.as_str()))))?;
+    interface.rename(first.version)?;
+    let world = interface.world()?;
+    let resolve = &mut interface.resolve;
+    let exports = resolve.worlds[world].exports.keys().map(|key| (key.clone(), resolve.name_world_key(key)));
+    for (key, name) in exports.collect::<Vec<_>>() {
+        if !hooks.iter().any(|(hook, _)| Name::parse(&name) == Some(*hook)) {
             resolve.worlds[world].exports.shift_remove(&key);
         }
     }
-    embed_component_metadata(bytes, &resolve, world, StringEncoding::UTF8)
-        .map_err(|error| anyhow!("the interface cannot be described: {error:#}"))
+    embed_component_metadata(bytes, resolve, world, StringEncoding::UTF8)
+        .context("the module does not fit the interface")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::interface::WIT;
 
     fn refused(wat: &str) -> String {
         format!("{:#}", component(&wat::parse_str(wat).unwrap()).unwrap_err())
@@ -133,9 +152,11 @@ mod tests {
     fn what_is_no_plugin_is_refused_with_a_reason() {
         let garbage = format!("{:#}", component(b"PK\x03\x04").unwrap_err());
         assert!(garbage.contains("not a WebAssembly file"), "{garbage}");
-        assert!(refused("(module)").contains("no hook is exported"));
+        assert!(refused("(module)").contains("no hook: it exports nothing"));
+        let other = refused(r#"(module (func (export "_start")) (func (export "run")))"#);
+        assert!(other.contains("it exports _start, run,"), "{other}");
         let unknown = refused(r#"(module (func (export "tidegate:plugin/on-nothing@0.1.0#handle")))"#);
-        assert!(unknown.contains("unknown hooks tidegate:plugin/on-nothing@0.1.0#handle"), "{unknown}");
+        assert!(unknown.contains("unknown hook on-nothing#handle"), "{unknown}");
         let half = format!("{:#}", component(&wat::parse_str("(module (memory 1))").unwrap()[..9]).unwrap_err());
         assert!(half.contains("not a valid"), "{half}");
     }
@@ -158,5 +179,40 @@ mod tests {
         let (form, bytes) = component(&wat::parse_str(wat).unwrap()).unwrap();
         assert_eq!(form, Form::BareModule);
         assert_eq!(component(&bytes).unwrap().0, Form::Component);
+    }
+
+    const DOORMAN: &str = r#"(module (memory (export "memory") 1)
+         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+         (func (export "tidegate:plugin/on-authenticate@0.1.0#handle") (param i64) (result i32) (i32.const 64)))"#;
+
+    /// The interfaces that a component exports.
+    fn exports(component: &[u8]) -> Vec<String> {
+        let mut depth = 0;
+        let mut names = Vec::new();
+        for payload in Parser::new(0).parse_all(component) {
+            match payload.unwrap() {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth -= 1,
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    names.extend(section.into_iter().map(|export| export.unwrap().name.name.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn module_and_gateway_may_differ_in_the_last_number() {
+        let newer = WIT.replace("@0.1.0", "@0.1.1");
+        for (module, gateway) in [("0.1.0", WIT), ("0.1.0", &newer), ("0.1.1", WIT), ("0.1.1", &newer)] {
+            let bytes = wat::parse_str(DOORMAN.replace("@0.1.0", &format!("@{module}"))).unwrap();
+            let (_, component) = component_of(&bytes, Interface::read(gateway).unwrap()).unwrap();
+            let hook = format!("tidegate:plugin/on-authenticate@{module}");
+            assert_eq!(exports(&component), [hook], "gateway {}", Interface::read(gateway).unwrap().version());
+        }
+        let mixed = DOORMAN.replace("(memory", r#"(func (export "tidegate:plugin/on-init@0.1.3#handle")) (memory"#);
+        let why = refused(&mixed);
+        assert!(why.contains("of different versions, 0.1.3 and 0.1.0"), "{why}");
     }
 }

@@ -6,6 +6,9 @@ use super::budget::Overrun;
 use super::event::Hook;
 use super::host::Quota;
 
+/// Functions of a backtrace that are told.
+const FRAMES: usize = 8;
+
 /// A call that did not answer well. None of its event's effects is applied.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin {plugin} (generation {generation}) failed in `{}`: {why}", .hook.name())]
@@ -87,11 +90,41 @@ impl Why {
             None => text,
         };
         let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| {
-            let frames = trace.frames().iter().take(8);
-            let names: Vec<_> = frames.map(|frame| frame.func_name().unwrap_or("?").to_owned()).collect();
-            format!(" (in {})", names.join(" < "))
+            let names: Vec<_> = trace.frames().iter().map(|frame| name(frame.func_name())).collect();
+            let of_runtime = names.iter().take_while(|name| is_of_runtime(name)).count();
+            // All of them, if there are no others.
+            let from = if of_runtime < names.len() { of_runtime } else { 0 };
+            let shown: Vec<_> = names[from..].iter().take(FRAMES).map(String::as_str).collect();
+            format!(" (in {})", shown.join(" < "))
         });
         let text = text + &frames.unwrap_or_default();
         if out_of_memory { Self::Memory(text) } else { Self::Trap(text) }
+    }
+}
+
+/// A function's name as its author wrote it. Files without a name section have none.
+fn name(symbol: Option<&str>) -> String {
+    let symbol = symbol.unwrap_or("?");
+    rustc_demangle::try_demangle(symbol).map_or_else(|_| symbol.to_owned(), |name| format!("{name:#}"))
+}
+
+/// What a panic of Rust's passes through on its way from where it began.
+fn is_of_runtime(name: &str) -> bool {
+    ["__rustc::", "std::", "<std::", "core::panicking", "core::result::", "core::option::", "core::slice::index"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_source() {
+        assert_eq!(name(Some("_ZN6panics7stumble17h373dd0649a9eba84E")), "panics::stumble");
+        assert_eq!(name(Some("_RNvNtCsgXGp5Oqx2Ny_4core9panicking9panic_fmt")), "core::panicking::panic_fmt");
+        assert_eq!(name(Some("assembly/index/abort")), "assembly/index/abort");
+        assert_eq!(name(None), "?");
+        assert!(is_of_runtime("core::panicking::panic_fmt") && !is_of_runtime("panics::stumble"));
     }
 }

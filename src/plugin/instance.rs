@@ -17,9 +17,9 @@ use super::generation::Template;
 use super::host::{Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
-use crate::upstream::ReplyFailure;
 use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
 use crate::message::Closer;
+use crate::upstream::ReplyFailure;
 
 type Answered<T> = (Result<T, String>,);
 
@@ -230,6 +230,11 @@ impl Instance {
     /// Whether the last call was still running when the epoch ticked: it took some milliseconds.
     pub fn was_slow(&self) -> bool {
         self.store.data().budget.was_slow()
+    }
+
+    /// What its linear memories take now, in bytes.
+    pub fn memory(&self) -> usize {
+        self.store.data().memory_bytes()
     }
 
     /// Whether another call may use this instance: not after a trap, and not when it has grown towards its limit.

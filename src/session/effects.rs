@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Session, Work};
 use crate::apply::Refused;
 use crate::config::RefusedEffect;
@@ -13,6 +11,7 @@ use crate::message::{Close, Closer, Message, Publication, TopicName};
 use crate::plugin::{Effect, Effects, Event, Hook, Patience, Subscribe, SubscriptionEvent};
 use crate::presence::Member;
 use crate::state::{SessionState, Subscribed, Timer};
+use crate::tap::Note;
 use crate::wire;
 
 /// A timer that sets itself again and again must not keep a thread busy.
@@ -25,12 +24,7 @@ const ROUNDS: usize = 8;
 
 impl Session {
     /// What the client is to hear goes to `work.out`, which the caller writes before it calls `Outbox::release`.
-    pub(super) async fn apply(
-        &mut self,
-        event: &mut Option<Box<Event>>,
-        effects: &mut Effects,
-        work: &mut Work<'_>,
-    ) {
+    pub(super) async fn apply(&mut self, event: &mut Option<Box<Event>>, effects: &mut Effects, work: &mut Work<'_>) {
         let mut list = std::mem::take(&mut effects.list);
         let mut refused = None;
         for effect in list.drain(..) {
@@ -133,6 +127,9 @@ impl Session {
     ) {
         let route = self.route.clone();
         self.applier.node.metrics.effects_refused.inc();
+        if let Some(tap) = &self.applier.node.tap {
+            tap.note(Note::Refused { why: why.to_string() });
+        }
         tracing::warn!(route = &*route.route.name, session = %self.outbox.id, %why, "an effect was refused: the event's later ones are not applied");
         if !effects.if_refused.is_empty() {
             for (message, place) in std::mem::take(&mut effects.if_refused) {
@@ -197,16 +194,16 @@ impl Session {
                 if let Some(state) = state(event) {
                     state.expiry = expiry;
                 }
-                self.alarm.as_mut().reset(Instant::now());
+                self.alarm.set(self.clock().now());
             }
             Effect::SetTimer { plugin, name, after } => {
-                let at = Instant::now() + Duration::from_millis(after).clamp(TIMER_MIN, TIMER_MAX);
+                let at = self.clock().now() + Duration::from_millis(after).clamp(TIMER_MIN, TIMER_MAX);
                 if let Some(state) = state(event) {
                     state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                     state.timers.push(Timer { plugin, name, at });
                 }
                 if at < self.alarm.deadline() {
-                    self.alarm.as_mut().reset(at);
+                    self.alarm.set(at);
                 }
             }
             Effect::CancelTimer { plugin, name } => {

@@ -8,21 +8,21 @@ mod effects;
 mod end;
 mod turn;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
-use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName, unix_now};
+use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
 use crate::outbox::{Outbox, Request};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
 use crate::rate::Bucket;
+use crate::source::{Alarm, Clock};
 use crate::state::SessionState;
 use crate::transport::websocket::Decoder;
 use crate::upstream::Reply;
@@ -56,7 +56,7 @@ struct Session {
     state: Option<Box<SessionState>>,
     pulse: Pulse,
     bucket: Bucket,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
     /// The reader has filled its buffer: others have their turn before this session reads on.
     greedy: bool,
     /// A publication's topic whose subscribers are behind.
@@ -171,7 +171,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let rules = route.route.rules();
     let by_hand = rules.outbound;
     let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand));
-    let now = Instant::now();
+    let now = applier.node.clock.now();
     applier.node.registry.add(&outbox, state.user.as_ref());
     if route.route.is_gone() {
         // The handshake was under way when the others were told.
@@ -185,7 +185,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         state: Some(state),
         pulse: Pulse::new(now),
         bucket: Bucket::new(now),
-        alarm: Box::pin(sleep_until(now + rules.heartbeat.interval)),
+        alarm: applier.node.clock.alarm(now + rules.heartbeat.interval),
         greedy: false,
         congested: None,
         holds: false,
@@ -357,14 +357,18 @@ impl Session {
         }
     }
 
+    fn clock(&self) -> &Clock {
+        &self.applier.node.clock
+    }
+
     /// When the session must look at its clock next.
     fn next_alarm(&mut self, beat: Instant) -> Instant {
         let state = self.state.as_ref();
         let timers = state.into_iter().flat_map(|state| state.timers.iter().map(|timer| timer.at));
         let expiry = state.and_then(|state| state.expiry).map(|expiry| {
             // Looked at again at least every hour: the wall clock may be set meanwhile.
-            let left = expiry.saturating_sub(unix_now()).min(3_600_000);
-            Instant::now() + std::time::Duration::from_millis(left)
+            let left = expiry.saturating_sub(self.clock().unix()).min(3_600_000);
+            self.clock().now() + std::time::Duration::from_millis(left)
         });
         timers.chain(expiry).fold(beat, Instant::min)
     }

@@ -6,11 +6,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::Instant;
 
 use super::{KEEP, Next, READ, Session, Task};
 use crate::heartbeat::Beat;
-use crate::message::{Close, Closer, MessageRef, unix_now};
+use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
 use crate::plugin::{Event, Hook, Patience};
 use crate::transport::websocket::{Decoder, Flow, Frame};
@@ -52,7 +51,7 @@ impl Session {
             if let Some(next) = self.requests(scratch) {
                 return Poll::Ready(next);
             }
-            if self.alarm.as_mut().poll(context).is_ready() {
+            if self.alarm.poll(context).is_ready() {
                 if let Some(next) = self.alarmed(context, scratch) {
                     return Poll::Ready(next);
                 }
@@ -93,7 +92,7 @@ impl Session {
             if count == 0 {
                 return Poll::Ready(self.broken());
             }
-            self.pulse.heard(Instant::now());
+            self.pulse.heard(self.clock().now());
             self.greedy = count == scratch.read.len();
             let mut read = std::mem::take(&mut scratch.read);
             let next = self.take_in(&mut read[..count], scratch);
@@ -151,7 +150,7 @@ impl Session {
     fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
         let route = &self.route.route;
         if let Some(rate) = route.rules().rate
-            && !self.bucket.take(rate, Instant::now())
+            && !self.bucket.take(rate, self.applier.node.clock.now())
         {
             let why = format!("more than {} messages a second", rate.per_second);
             return Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway));
@@ -243,7 +242,7 @@ impl Session {
 
     /// The heartbeat, the expiry, and plugins' timers.
     fn alarmed(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Option<Next> {
-        let now = Instant::now();
+        let now = self.clock().now();
         let beat = match self.pulse.beat(&self.route.route.rules().heartbeat, now) {
             Beat::Sleep(until) => until,
             Beat::Ping(until) => {
@@ -263,7 +262,7 @@ impl Session {
                 return Some(Next::End(close, Closer::Gateway));
             }
         };
-        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry <= unix_now()) {
+        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry <= self.clock().unix()) {
             let close = Close::new(Close::UNAUTHORIZED, "the session's time is over: sign in again");
             return Some(Next::End(close, Closer::Gateway));
         }
@@ -272,7 +271,7 @@ impl Session {
             Some(state.timers.remove(place))
         });
         let at = if due.is_some() { now } else { self.next_alarm(beat) };
-        self.alarm.as_mut().reset(at);
+        self.alarm.set(at);
         let timer = due?;
         let next = self.now_or_next(Task::Timer(timer.plugin, timer.name), scratch);
         self.write_out(scratch);

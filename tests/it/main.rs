@@ -15,6 +15,7 @@ mod frames;
 mod handshake;
 mod hostile;
 mod limits;
+mod plugin_tools;
 mod reload;
 mod rollback;
 mod slow;

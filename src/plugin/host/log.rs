@@ -7,6 +7,7 @@ use wasmtime::Result;
 
 use super::wit::log::Level;
 use super::{State, wit};
+use crate::tap::Note;
 
 /// Bytes of a line; the rest is cut.
 const LINE: usize = 8 << 10;
@@ -14,6 +15,9 @@ const LINE: usize = 8 << 10;
 impl wit::log::Host for State {
     fn enabled(&mut self, level: Level) -> Result<bool> {
         self.enter()?;
+        if self.context.node.tap.is_some() {
+            return Ok(true);
+        }
         Ok(match level {
             Level::Trace => tracing::enabled!(target: "plugin", TracingLevel::TRACE),
             Level::Debug => tracing::enabled!(target: "plugin", TracingLevel::DEBUG),
@@ -29,6 +33,10 @@ impl wit::log::Host for State {
 
     fn write_fields(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
         self.enter()?;
+        if let Some(tap) = &self.context.node.tap {
+            let (message, fields) = (message.clone(), fields.clone());
+            tap.note(Note::Log { level: name(level), message, fields });
+        }
         let plugin = &*self.context.name;
         let generation = self.context.generation;
         let hook = self.hook.name();
@@ -62,5 +70,15 @@ impl wit::log::Host for State {
             Level::Error => write_at!(ERROR),
         }
         Ok(())
+    }
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Trace => "trace",
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }

@@ -15,6 +15,7 @@ mod sessions;
 mod topics;
 mod upstream;
 mod users;
+mod wasi;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::config::PluginLimits;
 use crate::message::{Close, Message, Pattern, TopicName};
 use crate::node::Node;
 use crate::state::SessionState;
+use crate::tap::Note;
 
 /// What all instances of a generation share.
 pub struct Context {
@@ -61,6 +63,7 @@ pub struct State {
     /// What this call has used up so far.
     used: Used,
     wasi: WasiCtx,
+    speaker: Arc<wasi::Speaker>,
     table: ResourceTable,
 }
 
@@ -81,15 +84,16 @@ pub struct Quota(pub &'static str);
 impl State {
     pub fn new(context: Arc<Context>) -> Self {
         let limits = context.limits;
+        let speaker = Arc::default();
         Self {
-            context,
             event: None,
             hook: Hook::Init,
             budget: Budget::new(limits.cpu.0),
             memory: Memory::new(limits.memory.0),
             used: Used::default(),
-            // No directories, no environment, no sockets: what a language's runtime insists on importing, and no more.
-            wasi: WasiCtx::builder().build(),
+            wasi: wasi::context(&context, &speaker),
+            speaker,
+            context,
             table: ResourceTable::new(),
         }
     }
@@ -97,6 +101,7 @@ impl State {
     /// Gets ready for a call.
     pub fn begin(&mut self, hook: Hook, event: Option<Box<Event>>) {
         self.hook = hook;
+        self.speaker.begin(hook);
         self.budget.begin();
         self.memory.refused = false;
         self.used = Used::default();
@@ -207,6 +212,9 @@ impl State {
     fn denied(&self, grant: &'static str, what: &str) {
         let plugin = &*self.context.name;
         self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
+        if let Some(tap) = &self.context.node.tap {
+            tap.note(Note::Denied { grant, what: what.to_owned() });
+        }
         // A line a second says it all.
         let now = Instant::now();
         let told = self.context.denials.lock().insert(grant, now);

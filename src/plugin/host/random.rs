@@ -1,4 +1,4 @@
-//! `random`: from the operating system.
+//! `random`: from the operating system, or from a seed.
 
 use wasmtime::{Error, Result};
 
@@ -10,7 +10,7 @@ const MAX: u32 = 64 << 10;
 impl wit::random::Host for State {
     fn number(&mut self) -> Result<u64> {
         self.enter()?;
-        getrandom::u64().map_err(|error| Error::msg(format!("no randomness: {error}")))
+        self.context.node.random.number().map_err(|error| Error::msg(format!("no randomness: {error}")))
     }
 
     fn bytes(&mut self, length: u32) -> Result<Vec<u8>> {
@@ -19,7 +19,7 @@ impl wit::random::Host for State {
             return Err(Error::new(Quota("random bytes in one call, 65536")));
         }
         let mut bytes = vec![0; length as usize];
-        getrandom::fill(&mut bytes).map_err(|error| Error::msg(format!("no randomness: {error}")))?;
+        self.context.node.random.fill(&mut bytes).map_err(|error| Error::msg(format!("no randomness: {error}")))?;
         Ok(bytes)
     }
 }

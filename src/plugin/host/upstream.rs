@@ -37,8 +37,13 @@ impl State {
         }
         let reply_to = tag.map(|tag| (self.context.name.clone(), tag.into()));
         let bytes = payload_len(&message);
-        let forward =
-            Forward { upstream: upstream.into(), message: message.into(), reply_to, headers: Vec::new(), timeout: None };
+        let forward = Forward {
+            upstream: upstream.into(),
+            message: message.into(),
+            reply_to,
+            headers: Vec::new(),
+            timeout: None,
+        };
         self.act(Effect::Forward(Box::new(forward)), bytes).map(Ok)
     }
 }
@@ -89,15 +94,7 @@ impl wit::upstream::Host for State {
 
 /// Headers that frame the request, or name its receiver.
 fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 8] = [
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
+    const RESERVED: [&str; 8] =
+        ["connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"];
     RESERVED.contains(&&*name.to_ascii_lowercase())
 }

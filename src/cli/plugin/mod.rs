@@ -1,0 +1,30 @@
+//! `tidegate plugin`: for those who write plugins.
+
+mod inspect;
+mod test;
+
+use clap::{Args, Subcommand};
+
+/// Tools for those who write plugins.
+#[derive(Args)]
+pub struct Plugin {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what a file has, wants and costs: hooks, imports, grants, memory
+    Inspect(inspect::Inspect),
+    /// Run scenarios on a plugin and compare what comes of them with what they expect
+    Test(test::Test),
+}
+
+impl Plugin {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Test(test) => test.run(),
+        }
+    }
+}

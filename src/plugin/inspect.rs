@@ -1,0 +1,232 @@
+//! A plugin's file, looked into without a gateway: what it has, what it wants, what it costs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use wasmparser::{Parser, Payload};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::encode;
+use super::engine::sentence;
+use super::event::Hook;
+use super::generation::Template;
+use super::grants::Granted;
+use super::host::{self, Context};
+use super::instance::Instance;
+use super::interface::{Interface, Name};
+use crate::config::PluginConfig;
+use crate::node::Node;
+
+const PAGE: u64 = 64 << 10;
+
+/// What is known of a file. Sizes in bytes, times in microseconds.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub form: &'static str,
+    pub bytes: usize,
+    pub sha256: String,
+    pub hooks: Vec<&'static str>,
+    pub imports: Vec<Import>,
+    /// Versions of the interface that the file names, and the gateway's own.
+    pub speaks: Vec<String>,
+    pub gateway_speaks: String,
+    pub memory: Memory,
+    pub compile_us: u64,
+    /// Making an instance, and its `init`.
+    pub instance_us: Option<u64>,
+    /// Why `init` did not answer well; it had no configuration, grants or keys.
+    pub init_error: Option<String>,
+    /// The imports because of which calls may wait; empty: none does.
+    pub waits_for: Vec<String>,
+    pub grants: Vec<Grant>,
+}
+
+/// An interface and the functions of it that are imported.
+#[derive(Debug, Serialize)]
+pub struct Import {
+    pub interface: String,
+    pub functions: Vec<String>,
+}
+
+/// Linear memory: what the file declares, and what an instance had after its `init`.
+#[derive(Debug, Default, Serialize)]
+pub struct Memory {
+    pub initial: u64,
+    /// None: as much as the gateway gives.
+    pub maximum: Option<u64>,
+    pub after_init: Option<u64>,
+}
+
+/// A grant that the imports ask for.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// The key under `[plugin.NAME.grants]`.
+    pub key: &'static str,
+    /// Something to begin with, as TOML.
+    pub value: &'static str,
+    /// The functions that need it.
+    pub because: Vec<String>,
+    /// What is to be written.
+    pub what: &'static str,
+}
+
+/// Looks into a file. The error is why it is no plugin that this gateway can serve.
+pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::Result<Report> {
+    let (form, encoded) = encode::component(bytes)?;
+    let begun = Instant::now();
+    let component = Component::new(engine, &encoded).map_err(sentence)?;
+    let compile_us = micros(begun.elapsed());
+    let imports = imports(engine, &component);
+    let mut speaks: Vec<String> = Vec::new();
+    let ty = component.component_type();
+    let exports = ty.exports(engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    let names = imports.iter().map(|import| import.interface.as_str()).chain(exports.iter().map(String::as_str));
+    speaks.extend(names.filter_map(Name::parse).map(|name| name.version.to_owned()));
+    speaks.sort_unstable();
+    speaks.dedup();
+    let (template, _) = Template::new(engine, &component)?;
+    let hooks = Hook::ALL.into_iter().filter(|hook| template.exports[*hook as usize].is_some());
+    let hooks = hooks.map(Hook::name).collect();
+    let mut report = Report {
+        form: form.name(),
+        bytes: bytes.len(),
+        sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        hooks,
+        waits_for: imports.iter().map(|import| &import.interface).filter(|name| host::waits(name)).cloned().collect(),
+        grants: grants(&imports),
+        speaks,
+        gateway_speaks: Interface::own()?.version(),
+        memory: memory(&encoded)?,
+        compile_us,
+        instance_us: None,
+        init_error: None,
+        imports,
+    };
+    let settings = PluginConfig::default();
+    let context = Context {
+        name: "inspected".into(),
+        generation: 1,
+        limits: settings.limits,
+        granted: Granted::new(&settings.grants),
+        config: serde_json::json!({}),
+        node,
+        denials: Default::default(),
+    };
+    let begun = Instant::now();
+    match Instance::new(&template, &Arc::new(context)).await {
+        Ok(instance) => {
+            report.instance_us = Some(micros(begun.elapsed()));
+            report.memory.after_init = Some(instance.memory() as u64);
+        }
+        Err(why) => report.init_error = Some(why.to_string()),
+    }
+    Ok(report)
+}
+
+fn imports(engine: &Engine, component: &Component) -> Vec<Import> {
+    let mut imports = Vec::new();
+    for (interface, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = &import.ty else { continue };
+        let is_function = |item: &ComponentItem| matches!(item, ComponentItem::ComponentFunc(_));
+        let functions = instance.exports(engine).filter(|(_, export)| is_function(&export.ty));
+        let functions: Vec<_> = functions.map(|(name, _)| name.to_owned()).collect();
+        // Of an interface of types alone nothing is called.
+        if !functions.is_empty() {
+            imports.push(Import { interface: interface.to_owned(), functions });
+        }
+    }
+    imports
+}
+
+/// What the imports show to be needed. A language that imports whole interfaces, used or not, shows more than is.
+fn grants(imports: &[Import]) -> Vec<Grant> {
+    let mut grants: Vec<Grant> = Vec::new();
+    for import in imports {
+        let interface = import.interface.split('@').next().unwrap_or_default();
+        let short = interface.strip_prefix("tidegate:plugin/").unwrap_or(interface);
+        for function in &import.functions {
+            for (key, value, what) in needed(short, function) {
+                let because = format!("{short}.{function}");
+                match grants.iter_mut().find(|grant| grant.key == key) {
+                    Some(grant) => grant.because.push(because),
+                    None => grants.push(Grant { key, value, what, because: vec![because] }),
+                }
+            }
+        }
+    }
+    grants
+}
+
+/// Key, value and meaning of each grant that a function needs.
+fn needed(interface: &str, function: &str) -> Vec<(&'static str, &'static str, &'static str)> {
+    const PUBLISH: (&str, &str, &str) = ("publish", "[]", "patterns of topics, such as \"room:*\"");
+    const SUBSCRIBE: (&str, &str, &str) = ("subscribe", "[]", "patterns of topics, such as \"room:*\"");
+    const USERS: (&str, &str, &str) = ("users", "true", "");
+    const SESSIONS: (&str, &str, &str) = ("sessions", "true", "");
+    const KV: (&str, &str, &str) = ("kv", "[]", "prefixes of keys; \"\" for all");
+    match (interface, function) {
+        ("topics", "publish") => vec![PUBLISH],
+        ("session", "subscribe") | ("history" | "presence", _) => vec![SUBSCRIBE],
+        ("users", "subscribe") => vec![USERS, SUBSCRIBE],
+        ("sessions", "subscribe") => vec![SESSIONS, SUBSCRIBE],
+        ("users", _) => vec![USERS],
+        ("sessions", _) => vec![SESSIONS],
+        ("kv", _) => vec![KV],
+        _ => Vec::new(),
+    }
+}
+
+/// The memories that the component's modules define.
+fn memory(component: &[u8]) -> anyhow::Result<Memory> {
+    let mut memory = Memory { maximum: Some(0), ..Memory::default() };
+    for payload in Parser::new(0).parse_all(component) {
+        if let Payload::MemorySection(section) = payload? {
+            for ty in section {
+                let ty = ty?;
+                memory.initial += ty.initial * PAGE;
+                memory.maximum = memory.maximum.zip(ty.maximum).map(|(sum, maximum)| sum + maximum * PAGE);
+            }
+        }
+    }
+    Ok(memory)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_follow_from_the_functions() {
+        let import = |interface: &str, functions: &[&str]| Import {
+            interface: format!("tidegate:plugin/{interface}@0.1.0"),
+            functions: functions.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let found = grants(&[
+            import("session", &["send", "subscribe"]),
+            import("topics", &["publish", "with-key"]),
+            import("users", &["send"]),
+            import("history", &["read"]),
+            import("clock", &["now"]),
+        ]);
+        let keys: Vec<_> = found.iter().map(|grant| (grant.key, grant.because.join(" "))).collect();
+        let expected = [
+            ("subscribe", "session.subscribe history.read".to_owned()),
+            ("publish", "topics.publish".to_owned()),
+            ("users", "users.send".to_owned()),
+        ];
+        assert_eq!(keys, expected);
+        // Whatever is proposed can be pasted.
+        let every = [("topics", "publish"), ("sessions", "subscribe"), ("users", "send"), ("kv", "get")];
+        let all: Vec<_> = every.iter().flat_map(|(interface, function)| needed(interface, function)).collect();
+        let text: String = all.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
+        toml::from_str::<crate::config::Grants>(&text).unwrap();
+    }
+}

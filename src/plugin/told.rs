@@ -1,0 +1,47 @@
+//! What a tap is told of a call: put together before and after it, and only where somebody listens.
+
+use serde_json::Value;
+
+use super::call::{Answer, Call};
+use super::describe;
+use super::event::Event;
+use super::failure::Why;
+use super::host::Context;
+use crate::message::SessionId;
+use crate::tap::{Called, Note};
+
+/// A call under way, as far as it is known.
+pub struct Told {
+    hook: &'static str,
+    session: Option<SessionId>,
+    given: Value,
+    /// What plugins before this one have asked for.
+    before: Vec<Value>,
+}
+
+impl Told {
+    /// None: nobody listens.
+    pub fn begin(context: &Context, call: &Call<'_>, event: &Option<Box<Event>>) -> Option<Self> {
+        context.node.tap.as_ref()?;
+        Some(Self {
+            hook: call.hook().name(),
+            session: event.as_ref().and_then(|event| event.session.as_ref()).map(|session| session.id),
+            given: describe::call(call),
+            before: event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default(),
+        })
+    }
+
+    pub fn end(self, context: &Context, result: &Result<Answer, Why>, event: &Option<Box<Event>>) {
+        let Some(tap) = &context.node.tap else { return };
+        let mut effects = event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default();
+        for former in &self.before {
+            if let Some(place) = effects.iter().position(|effect| effect == former) {
+                effects.remove(place);
+            }
+        }
+        let Self { hook, session, given, .. } = self;
+        let answer = result.as_ref().map(describe::answer).map_err(ToString::to_string);
+        let plugin = context.name.to_string();
+        tap.note(Note::Call(Box::new(Called { plugin, hook, session, given, answer, effects })));
+    }
+}

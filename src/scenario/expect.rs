@@ -1,0 +1,327 @@
+//! What came of a step beside what was expected of it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::client::Handshake;
+use super::file::{Connect, Effects, Event, Expected};
+use super::pattern::Names;
+use super::words::inline;
+use super::world::Happened;
+use crate::tap::{Called, Note};
+
+/// One thing that is not as expected.
+#[derive(Debug)]
+pub struct Difference {
+    pub what: String,
+    pub lines: Vec<Line>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    Same(String),
+    Expected(String),
+    Got(String),
+    /// About the line before.
+    Why(String),
+}
+
+/// What happened in a step, in the words of a scenario file.
+#[derive(Debug, Default)]
+pub struct Came {
+    pub hooks: Vec<Value>,
+    pub answers: Vec<Value>,
+    pub effects: Vec<Value>,
+    pub failures: Vec<String>,
+    pub logs: Vec<Value>,
+    pub kv: Vec<Value>,
+    pub denied: Vec<Value>,
+    pub refused: Vec<String>,
+    pub received: BTreeMap<String, Vec<Value>>,
+    pub handshake: Option<Handshake>,
+    /// Whom the client was let in as.
+    pub user: Option<String>,
+}
+
+impl Came {
+    pub fn of(event: &Event, happened: Happened) -> Self {
+        let mut came = Self { received: happened.received, handshake: happened.handshake, ..Self::default() };
+        if let Event::Connect(connect) = event {
+            came.user = introduced(connect);
+        }
+        for note in happened.notes {
+            match note {
+                Note::Call(called) => came.call(*called),
+                Note::Log { level, message, fields } => {
+                    let mut line = json!({ "level": level, "message": message });
+                    if !fields.is_empty() {
+                        line["fields"] =
+                            fields.into_iter().map(|(name, value)| (name, value.into())).collect::<Map<_, _>>().into();
+                    }
+                    came.logs.push(line);
+                }
+                Note::Kv(call) => came.kv.push(call),
+                Note::Denied { grant, what } => came.denied.push(format!("{grant} {what}").into()),
+                Note::Refused { why } => came.refused.push(why),
+            }
+        }
+        came
+    }
+
+    fn call(&mut self, called: Called) {
+        self.hooks.push(called.hook.into());
+        match called.answer {
+            Ok(answer) => {
+                if let Some(user) = answer.get("admit") {
+                    self.user = user.as_str().map(str::to_owned);
+                }
+                if answer != "done" {
+                    self.answers.push(without_nulls(answer));
+                }
+                self.effects.extend(called.effects.into_iter().map(without_nulls));
+            }
+            // Nothing that it asked for is applied.
+            Err(why) => self.failures.push(format!("{}: {why}", called.hook)),
+        }
+    }
+
+    /// With the clients' names for their sessions' ids.
+    pub fn tell(&mut self, names: &Names) {
+        let lists = [&mut self.effects, &mut self.kv].into_iter().chain(self.received.values_mut());
+        for value in lists.flatten() {
+            *value = names.told(value);
+        }
+    }
+
+    /// What differs from what was expected; empty: nothing.
+    pub fn compare(&self, expected: &Expected, names: &mut Names) -> Vec<Difference> {
+        let mut all = Differences { names, all: Vec::new() };
+        if let Some(handshake) = &self.handshake {
+            all.handshake(handshake, self.user.as_deref(), expected);
+        }
+        match &expected.fails {
+            None => self.failures.iter().for_each(|why| all.unexpected("it failed", why)),
+            Some(wanted) if self.failures.iter().any(|why| why.contains(wanted)) => {}
+            Some(wanted) => {
+                let got = self.failures.iter().map(|why| Line::Got(why.clone()));
+                let lines = [Line::Expected(format!("a failure with {wanted:?} in it"))].into_iter().chain(got);
+                all.push("fails", lines.collect());
+            }
+        }
+        self.refused.iter().for_each(|why| all.unexpected("an effect was refused as it was applied", why));
+        all.list("denied", &expected.denied, &self.denied);
+        self.effects(expected, &mut all);
+        if let Some(receives) = &expected.receives {
+            let clients = receives.keys().chain(self.received.keys().filter(|client| !receives.contains_key(*client)));
+            for client in clients {
+                let of = |all: &BTreeMap<String, Vec<Value>>| all.get(client).cloned().unwrap_or_default();
+                all.list(&format!("{client} receives"), &of(receives), &of(&self.received));
+            }
+        }
+        for (what, expected, got) in [
+            ("answers", &expected.answers, &self.answers),
+            ("hooks", &expected.hooks, &self.hooks),
+            ("logs", &expected.logs, &self.logs),
+            ("kv", &expected.kv, &self.kv),
+        ] {
+            if let Some(expected) = expected {
+                all.list(what, expected, got);
+            }
+        }
+        all.all
+    }
+
+    fn effects(&self, expected: &Expected, all: &mut Differences<'_>) {
+        let is_send = |effect: &Value| effect.get("send").is_some();
+        let these: &[Value] = match &expected.effects {
+            Some(Effects::Any) => return,
+            Some(Effects::These(these)) => these,
+            None => &[],
+        };
+        // What a client has received tells of the sends.
+        if expected.receives.is_some() && !these.iter().any(is_send) {
+            let got: Vec<_> = self.effects.iter().filter(|effect| !is_send(effect)).cloned().collect();
+            return all.list("effects", these, &got);
+        }
+        all.list("effects", these, &self.effects);
+    }
+}
+
+/// The user that the scenario itself says the client is.
+fn introduced(connect: &Connect) -> Option<String> {
+    connect.introduced.as_ref().and_then(|(user, _)| user.clone())
+}
+
+/// TOML has no null: nobody, and never, are empty; an attribute that is removed has no value.
+fn without_nulls(value: Value) -> Value {
+    let Value::Object(keys) = value else { return value };
+    let kept = keys.into_iter().filter_map(|(key, value)| match value {
+        Value::Null if key == "value" => None,
+        Value::Null => Some((key, "".into())),
+        value => Some((key, value)),
+    });
+    Value::Object(kept.collect())
+}
+
+struct Differences<'a> {
+    names: &'a mut Names,
+    all: Vec<Difference>,
+}
+
+impl Differences<'_> {
+    fn push(&mut self, what: &str, lines: Vec<Line>) {
+        self.all.push(Difference { what: what.to_owned(), lines });
+    }
+
+    fn unexpected(&mut self, what: &str, why: &str) {
+        self.push(what, vec![Line::Got(why.to_owned())]);
+    }
+
+    /// Line by line: what is missing, what nobody expected, and what is other than expected.
+    fn list(&mut self, what: &str, expected: &[Value], got: &[Value]) {
+        let mut lines = Vec::new();
+        let (mut wanted, mut came) = (expected, got);
+        let mut differ = false;
+        loop {
+            match (wanted, came) {
+                ([], []) => break,
+                ([one, wanted_rest @ ..], [other, came_rest @ ..]) => match self.names.compare(one, other) {
+                    Ok(()) => {
+                        lines.push(Line::Same(self.told(other)));
+                        (wanted, came) = (wanted_rest, came_rest);
+                    }
+                    Err(mismatch) => {
+                        differ = true;
+                        let comes_later = came_rest.iter().any(|other| self.names.clone().compare(one, other).is_ok());
+                        let was_later = wanted_rest.iter().any(|one| self.names.clone().compare(one, other).is_ok());
+                        if comes_later {
+                            lines.push(Line::Got(self.told(other)));
+                            came = came_rest;
+                        } else if was_later {
+                            lines.push(Line::Expected(inline(one)));
+                            wanted = wanted_rest;
+                        } else {
+                            lines.extend([Line::Expected(inline(one)), Line::Got(self.told(other))]);
+                            if !mismatch.place.is_empty() {
+                                lines.push(Line::Why(format!("{}: {}", mismatch.place, mismatch.what)));
+                            } else if mismatch.what.starts_with("${") {
+                                lines.push(Line::Why(mismatch.what));
+                            }
+                            (wanted, came) = (wanted_rest, came_rest);
+                        }
+                    }
+                },
+                ([one, rest @ ..], []) => {
+                    differ = true;
+                    lines.push(Line::Expected(inline(one)));
+                    wanted = rest;
+                }
+                ([], [other, rest @ ..]) => {
+                    differ = true;
+                    lines.push(Line::Got(self.told(other)));
+                    came = rest;
+                }
+            }
+        }
+        if differ {
+            self.push(what, lines);
+        }
+    }
+
+    fn told(&self, value: &Value) -> String {
+        inline(&self.names.told(value))
+    }
+
+    fn value(&mut self, what: &str, expected: &Value, got: &Value) {
+        self.list(what, std::slice::from_ref(expected), std::slice::from_ref(got));
+    }
+
+    fn handshake(&mut self, handshake: &Handshake, user: Option<&str>, expected: &Expected) {
+        let Handshake { status, headers, body } = handshake;
+        let answer = format!("{status} {}", inline(&body.as_str().into()));
+        if let Some(refused) = &expected.refused {
+            if *status == 101 {
+                let lines =
+                    vec![Line::Expected(format!("refused = {}", inline(refused))), Line::Got("admitted".into())];
+                return self.push("the handshake", lines);
+            }
+            let Value::Object(keys) = refused else { return self.value("refused", refused, &(*status).into()) };
+            for (key, wanted) in keys {
+                match key.as_str() {
+                    "status" => self.value("refused with the status", wanted, &(*status).into()),
+                    "body" => self.value("refused with the body", wanted, &body.as_str().into()),
+                    "headers" => self.headers(wanted, headers),
+                    other => self.unexpected("the scenario", &format!("`refused` has no `{other}`")),
+                }
+            }
+            return;
+        }
+        if *status != 101 {
+            let lines = vec![Line::Expected("admitted".into()), Line::Got(format!("refused with {answer}"))];
+            return self.push("the handshake", lines);
+        }
+        let got = Value::from(user.unwrap_or_default());
+        match &expected.admitted {
+            None | Some(Value::Bool(true)) => {}
+            Some(Value::Object(keys)) => {
+                for (key, wanted) in keys {
+                    let header =
+                        |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value);
+                    match key.as_str() {
+                        "user" => self.value("admitted as", wanted, &got),
+                        "subprotocol" => {
+                            let selected = header("sec-websocket-protocol").unwrap_or_default();
+                            self.value("admitted with the subprotocol", wanted, &selected.into());
+                        }
+                        "headers" => self.headers(wanted, headers),
+                        other => self.unexpected("the scenario", &format!("`admitted` has no `{other}`")),
+                    }
+                }
+            }
+            Some(wanted) => self.value("admitted as", wanted, &got),
+        }
+    }
+
+    /// Those that are named must be there; others may be.
+    fn headers(&mut self, wanted: &Value, headers: &[(String, String)]) {
+        for (name, wanted) in wanted.as_object().into_iter().flatten() {
+            let name = name.to_ascii_lowercase();
+            match headers.iter().find(|(known, _)| *known == name) {
+                Some((_, value)) => self.value(&format!("the header {name}"), wanted, &value.as_str().into()),
+                None => self.push(&format!("the header {name}"), vec![Line::Expected(inline(wanted))]),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(expected: Value, got: Value) -> Vec<String> {
+        let mut names = Names::default();
+        let mut all = Differences { names: &mut names, all: Vec::new() };
+        let list = |value: Value| value.as_array().cloned().unwrap();
+        all.list("x", &list(expected), &list(got));
+        let show = |line: &Line| match line {
+            Line::Same(text) => format!("  {text}"),
+            Line::Expected(text) => format!("- {text}"),
+            Line::Got(text) => format!("+ {text}"),
+            Line::Why(text) => format!("    {text}"),
+        };
+        all.all.iter().flat_map(|difference| difference.lines.iter().map(show)).collect()
+    }
+
+    #[test]
+    fn a_list_says_what_is_missing_and_what_is_too_much() {
+        assert!(lines(json!(["a", "b"]), json!(["a", "b"])).is_empty());
+        assert_eq!(lines(json!(["a", "c"]), json!(["a", "b", "c"])), ["  \"a\"", "+ \"b\"", "  \"c\""]);
+        assert_eq!(lines(json!(["a", "b", "c"]), json!(["a", "c"])), ["  \"a\"", "- \"b\"", "  \"c\""]);
+        assert_eq!(
+            lines(json!([{ "a": 1 }]), json!([{ "a": 2 }])),
+            ["- { a = 1 }", "+ { a = 2 }", "    a: expected 1, got 2"]
+        );
+        assert_eq!(lines(json!([]), json!(["a"])), ["+ \"a\""]);
+    }
+}

@@ -1,0 +1,272 @@
+//! The gateway that a scenario happens in: its own parts on loopback, with a clock that is moved by hand.
+//!
+//! Nothing here imitates the gateway. Its listener is asked for a connection, its doors for a session; the scenario adds
+//! who its clients claim to be, and listens at the tap.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::net::TcpSocket;
+use tokio::task::AbortHandle;
+
+use super::client::{Client, Handshake};
+use super::file::{Connect, Event, Scenario};
+use super::pattern::{Names, binary};
+use crate::apply::Applier;
+use crate::drain::Drain;
+use crate::http::{Http, Introduced};
+use crate::listener::Listener;
+use crate::message::{Message, MessageRef, SessionId, TopicName};
+use crate::node::Node;
+use crate::plugin::{Patience, Publish};
+use crate::source::{Clock, Random};
+use crate::tap::{Note, Tap};
+use crate::{reload, server};
+
+/// Of the machine's time: for what takes no time at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Rounds in which everything must have come to rest. A plugin that answers each of its own publications never does.
+const ROUNDS: usize = 1_000;
+/// Connections at a time.
+const CLIENTS: usize = 10_000;
+
+/// A running gateway and its clients.
+pub struct World {
+    node: Arc<Node>,
+    applier: Arc<Applier>,
+    address: SocketAddr,
+    /// Who comes from which port.
+    guests: Arc<Mutex<HashMap<u16, Guest>>>,
+    notes: Arc<Notes>,
+    clients: BTreeMap<String, Client>,
+    listener: AbortHandle,
+}
+
+struct Guest {
+    peer: IpAddr,
+    introduced: Option<Introduced>,
+}
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<Note>>);
+
+impl Tap for Notes {
+    fn note(&self, note: Note) {
+        self.0.lock().push(note);
+    }
+}
+
+/// All that happened in a step.
+#[derive(Default)]
+pub struct Happened {
+    pub notes: Vec<Note>,
+    pub received: BTreeMap<String, Vec<Value>>,
+    pub handshake: Option<Handshake>,
+}
+
+impl World {
+    /// Loads the plugin and opens the doors.
+    pub async fn new(scenario: Scenario) -> anyhow::Result<Self> {
+        let notes = Arc::new(Notes::default());
+        let clock = Clock::by_hand(scenario.start);
+        let node = crate::node(&scenario.config, clock, Random::seeded(scenario.seed), Some(notes.clone()))?;
+        let (config, node, catalog, prepared) = crate::assemble(scenario.config, node).await?;
+        let applier = Arc::new(Applier::new(node.clone()));
+        let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), Drain::default()));
+        applier.claim(reload::claims(&config, &prepared));
+        catalog.install(prepared);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener =
+            Listener::bind("public", any, CLIENTS, node.metrics.clone()).context("no address on loopback")?;
+        let address = listener.address()?;
+        let guests = Arc::new(Mutex::new(HashMap::<u16, Guest>::new()));
+        let known = guests.clone();
+        let serving = tokio::spawn(listener.serve(Drain::default(), move |stream, from, permit| {
+            let (guest, http) = (known.lock().remove(&from.port()), http.clone());
+            async move {
+                // Nobody else has business here.
+                let Some(guest) = guest else { return };
+                let (permit, drain) = (Arc::new(permit), Drain::default());
+                let answer = |mut request: hyper::Request<hyper::body::Incoming>| {
+                    request.extensions_mut().extend(extensions(&guest));
+                    http.clone().answer(request, guest.peer, permit.clone())
+                };
+                server::serve(stream, PATIENCE, &drain, answer).await;
+            }
+        }));
+        let listener = serving.abort_handle();
+        // What `init` did belongs to no step.
+        notes.0.lock().clear();
+        Ok(Self { node, applier, address, guests, notes, clients: BTreeMap::new(), listener })
+    }
+
+    /// Lets one thing happen, and waits until all that follows from it has happened as well.
+    pub async fn happen(&mut self, event: &Event, names: &mut Names) -> anyhow::Result<Happened> {
+        let mut happened = Happened::default();
+        match event {
+            Event::Connect(connect) => happened.handshake = Some(self.connect(connect, names, &mut happened).await?),
+            Event::Send { client, messages } => {
+                for message in messages {
+                    let message = filled(message, names)?;
+                    self.client(client)?.send(message.as_ref()).await.context("the gateway takes no message")?;
+                }
+            }
+            Event::Close { client, code, reason } => {
+                let reason = fill(names, reason)?;
+                self.client(client)?.close(*code, &reason).await.context("the gateway takes no goodbye")?;
+            }
+            Event::Break { client } => self.client(client)?.cut(),
+            Event::Advance(by) => self.advance(*by, &mut happened).await?,
+            Event::Publish { topic, message, key, metadata } => {
+                let topic = fill(names, topic)?;
+                let publish = Publish {
+                    topic: TopicName::parse(&topic).with_context(|| format!("{topic:?} is no topic's name"))?,
+                    message: filled(message, names)?,
+                    exclude: Vec::new(),
+                    history: None,
+                    idempotency_key: None,
+                    key: key.as_deref().map(Into::into),
+                    metadata: metadata.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect(),
+                };
+                if let Err(why) = self.applier.publish(publish, Patience::Waits).await {
+                    self.notes.note(Note::Refused { why: why.to_string() });
+                }
+            }
+        }
+        self.settle(&mut happened).await?;
+        happened.notes = std::mem::take(&mut self.notes.0.lock());
+        Ok(happened)
+    }
+
+    async fn connect(
+        &mut self,
+        connect: &Connect,
+        names: &mut Names,
+        happened: &mut Happened,
+    ) -> anyhow::Result<Handshake> {
+        let name = &connect.client;
+        if self.clients.get(name).is_some_and(|client| !client.over) {
+            bail!("{name} is connected already: let her close first, or choose another name");
+        }
+        let introduced = connect.introduced.as_ref().map(|(user, attributes)| Introduced {
+            user: user.as_deref().map(Arc::from),
+            attributes: attributes.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect(),
+        });
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        self.guests.lock().insert(socket.local_addr()?.port(), Guest { peer: connect.peer, introduced });
+        let known: HashSet<SessionId> = self.node.registry.all().iter().map(|outbox| outbox.id).collect();
+        let path = fill(names, &connect.path)?;
+        let headers = connect.headers.iter().map(|(name, value)| Ok((name.clone(), fill(names, value)?)));
+        let headers: Vec<_> = headers.collect::<anyhow::Result<_>>()?;
+        let (handshake, mut client) = Client::connect(socket.connect(self.address).await?, &path, &headers).await?;
+        if handshake.status != 101 {
+            return Ok(handshake);
+        }
+        let mut received = client.settle().await?;
+        let new = self.node.registry.all().into_iter().map(|outbox| outbox.id).find(|id| !known.contains(id));
+        client.session = new;
+        if let Some(id) = new {
+            names.client(name, &id.to_string());
+        }
+        happened.received.entry(name.clone()).or_default().append(&mut received);
+        self.clients.insert(name.clone(), client);
+        Ok(handshake)
+    }
+
+    fn client(&mut self, name: &str) -> anyhow::Result<&mut Client> {
+        match self.clients.get_mut(name) {
+            Some(client) if !client.over => Ok(client),
+            Some(_) => bail!("{name} is not connected any more"),
+            None => bail!("{name} is not connected: a step before this one must say `connect = \"{name}\"`"),
+        }
+    }
+
+    /// From one thing that falls due to the next, so that each finds the time that it was meant for.
+    async fn advance(&mut self, by: Duration, happened: &mut Happened) -> anyhow::Result<()> {
+        let mut left = by;
+        while !left.is_zero() {
+            let next = self.node.clock.next_alarm().unwrap_or(left).max(Duration::from_millis(1)).min(left);
+            self.node.clock.advance(next);
+            left -= next;
+            self.settle(happened).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way: every session has answered for what came before, all publications are
+    /// delivered, all comings and goings told, and nothing more has come of it.
+    async fn settle(&mut self, happened: &mut Happened) -> anyhow::Result<()> {
+        let begun = std::time::Instant::now();
+        let mut quiet = 0;
+        for _ in 0..ROUNDS {
+            let notes = self.notes.0.lock().len();
+            let mut received = 0;
+            for (name, client) in &mut self.clients {
+                let mut messages = client.settle().await.with_context(|| format!("{name}'s session"))?;
+                received += messages.len();
+                happened.received.entry(name.clone()).or_default().append(&mut messages);
+            }
+            while self.is_busy() {
+                if begun.elapsed() > PATIENCE {
+                    bail!("a session does not end: is a call of `closed` or `presence` still waiting for something?");
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.node.hub.flushed().await;
+            let is_quiet = received == 0 && self.notes.0.lock().len() == notes && !self.is_busy();
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            // What the first of two has still delivered is read in the second.
+            if quiet == 2 {
+                happened.received.retain(|_, messages| !messages.is_empty());
+                return Ok(());
+            }
+        }
+        bail!("it does not come to rest: does the plugin answer its own messages?")
+    }
+
+    fn is_busy(&self) -> bool {
+        let ending = self.clients.values().filter(|client| client.over).filter_map(|client| client.session);
+        self.node.presence.is_telling() || ending.into_iter().any(|id| self.node.registry.session(id).is_some())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+fn extensions(guest: &Guest) -> hyper::http::Extensions {
+    let mut extensions = hyper::http::Extensions::new();
+    if let Some(introduced) = &guest.introduced {
+        extensions.insert(introduced.clone());
+    }
+    extensions
+}
+
+fn fill(names: &Names, text: &str) -> anyhow::Result<String> {
+    names.fill(text).map_err(|name| anyhow::anyhow!("${{{name}}} stands for nothing yet: no step before has found it"))
+}
+
+/// A message of the file, ready to be sent.
+fn filled(message: &Value, names: &Names) -> anyhow::Result<Message> {
+    let text = match message {
+        Value::String(text) => fill(names, text)?,
+        Value::Object(form) => match form.iter().next() {
+            Some((form, Value::String(text))) if form == "text" => text.clone(),
+            Some((form, Value::String(text))) if form == "base64" || form == "hex" => {
+                return Ok(MessageRef::Binary(&binary(form, text).map_err(anyhow::Error::msg)?).to_owned());
+            }
+            Some((_, json)) => fill(names, &json.to_string())?,
+            None => String::new(),
+        },
+        other => other.to_string(),
+    };
+    Ok(Message::Text(text.into()))
+}
