@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::config::ConfigStatus;
 use crate::drain::Drain;
 use crate::node::Node;
-use crate::plugin::Catalog;
+use crate::plugin::{CanaryAsk, CanaryRefused, Catalog};
 use crate::reply::{Body, text};
 
 /// Answers on the admin address.
@@ -27,10 +27,21 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Admin {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        let of_plugin = path.strip_prefix("/plugins/").and_then(|rest| rest.split_once('/'));
+        if request.method() == Method::POST
+            && let Some((name, what)) = of_plugin
+        {
+            return Ok(self.post(&request, name, what));
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Ok(answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is served here\n".to_owned()));
         }
-        Ok(match request.uri().path() {
+        if let Some((name, "shadow")) = of_plugin {
+            let none = || answer(StatusCode::NOT_FOUND, PLAIN, format!("there is no plugin {name} with a shadow\n"));
+            return Ok(self.catalog.shadow(name).map_or_else(none, |page| json(&page)));
+        }
+        Ok(match path {
             "/" => answer(StatusCode::OK, PLAIN, "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n".to_owned()),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
             "/ready" if self.drain.is_draining() => {
@@ -52,6 +63,42 @@ impl Admin {
             }
             _ => answer(StatusCode::NOT_FOUND, PLAIN, "nothing is here; see /\n".to_owned()),
         })
+    }
+}
+
+impl Admin {
+    /// `canary?share=20`, `canary/promote` and `canary/abort` of a plugin.
+    fn post(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
+        // A page that an operator has open somewhere must not be able to do this: browsers name it in this header.
+        if request.headers().contains_key(header::ORIGIN) {
+            return answer(StatusCode::FORBIDDEN, PLAIN, "not from a web page\n".to_owned());
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let ask = match what {
+            "canary" => match query.strip_prefix("share=").and_then(|share| share.parse().ok()) {
+                Some(share @ 0..=100) => CanaryAsk::Share(share),
+                _ => {
+                    return answer(
+                        StatusCode::BAD_REQUEST,
+                        PLAIN,
+                        "say which share: ?share=20, 100 at most\n".to_owned(),
+                    );
+                }
+            },
+            "canary/promote" => CanaryAsk::Promote,
+            "canary/abort" => CanaryAsk::Abort,
+            _ => return answer(StatusCode::NOT_FOUND, PLAIN, "nothing is here; see /\n".to_owned()),
+        };
+        match self.catalog.canary(name, ask) {
+            Ok(status) => json(&status),
+            Err(refused) => {
+                let status = match refused {
+                    CanaryRefused::NoPlugin => StatusCode::NOT_FOUND,
+                    CanaryRefused::NoCanary | CanaryRefused::Serves => StatusCode::CONFLICT,
+                };
+                answer(status, PLAIN, format!("{refused}\n"))
+            }
+        }
     }
 }
 

@@ -80,14 +80,16 @@ impl Kv {
         let mut shard = self.shard(key).lock();
         let (old, expires) = match shard.live(key, self.clock.now()) {
             None => (0, deadline(self.clock.now(), ttl)),
-            Some(entry) => {
-                let text = std::str::from_utf8(&entry.value).map_err(|_| KvError::NotANumber)?;
-                (text.parse::<i64>().map_err(|_| KvError::NotANumber)?, entry.expires)
-            }
+            Some(entry) => (number(&entry.value)?, entry.expires),
         };
         let sum = old.checked_add(by).ok_or(KvError::NotANumber)?;
         shard.set(key, Bytes::from(sum.to_string()), expires, self.limit_per_shard)?;
         Ok(sum)
+    }
+
+    /// What `increment` would answer.
+    pub fn incremented(&self, key: &str, by: i64) -> Result<i64, KvError> {
+        self.get(key).map_or(Ok(0), |value| number(&value))?.checked_add(by).ok_or(KvError::NotANumber)
     }
 
     /// Sets the value if it is `expected` now (None: if the key is missing); says whether it was.
@@ -111,6 +113,10 @@ impl Kv {
         let now = self.clock.now();
         self.shards.iter().for_each(|shard| shard.lock().sweep(now));
     }
+}
+
+fn number(value: &[u8]) -> Result<i64, KvError> {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(KvError::NotANumber)
 }
 
 fn deadline(now: Instant, ttl: Duration) -> Option<Instant> {
@@ -186,6 +192,7 @@ mod tests {
         let kv = Kv::new(1 << 20, Clock::default());
         kv.set("word", "x".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("word", 1, Duration::ZERO), Err(KvError::NotANumber));
+        assert_eq!((kv.incremented("word", 1), kv.incremented("none", 2)), (Err(KvError::NotANumber), Ok(2)));
         assert_eq!(kv.increment("big", i64::MAX, Duration::ZERO), Ok(i64::MAX));
         assert_eq!(kv.increment("big", 1, Duration::ZERO), Err(KvError::NotANumber));
     }

@@ -48,6 +48,9 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     pub load_seconds: Histogram,
     pub rollbacks: IntCounterVec,
+    pub canary_share: IntGaugeVec,
+    pub canary_aborts: IntCounterVec,
+    pub shadow_calls: IntCounterVec,
     pub breaker_open: IntGaugeVec,
     pub breaker_opened: IntCounterVec,
     pub config_reloads: IntCounterVec,
@@ -199,6 +202,21 @@ impl Metrics {
                 "plugin_rollbacks_total",
                 "New generations that were taken back because they were worse than the one before.",
                 &["plugin"],
+            ),
+            canary_share: make.gauges(
+                "plugin_canary_share",
+                "Percent of the sessions that the plugin's canary serves.",
+                &["plugin"],
+            ),
+            canary_aborts: make.counters(
+                "plugin_canary_aborts_total",
+                "Canaries that serve nobody any more because they were worse than what serves.",
+                &["plugin"],
+            ),
+            shadow_calls: make.counters(
+                "plugin_shadow_calls_total",
+                "Calls for the plugin's shadow, by result: same, different, dropped (its queue was full).",
+                &["plugin", "result"],
             ),
             breaker_open: make.gauges(
                 "plugin_breaker_open",

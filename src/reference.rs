@@ -54,6 +54,9 @@ fn the_configuration_reference_is_what_the_sources_say() {
         ("`[plugin.NAME.grants]`", "Grants"),
         ("`[plugin.NAME.rollback]`", "RollbackConfig"),
         ("`[plugin.NAME.breaker]`", "BreakerConfig"),
+        ("`[plugin.NAME.canary]`", "CanaryConfig"),
+        ("`schedule` of a canary", "CanaryStep"),
+        ("`[plugin.NAME.shadow]`", "ShadowConfig"),
     ];
     for (title, name) in parts {
         section(&mut text, title, &definitions[name], definitions);

@@ -14,7 +14,7 @@ use crate::files::Files;
 use crate::http::{Http, Site};
 use crate::message::Pattern;
 use crate::outbox::Request;
-use crate::plugin::{Catalog, Installed, Prepared};
+use crate::plugin::{Catalog, Installed, Prepared, Role};
 use crate::watch::{Seen, Subject, Watched};
 
 /// Sessions that are told of a route's end before others have a turn.
@@ -42,7 +42,7 @@ struct Serving {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Config,
-    Plugin(String),
+    Plugin((String, Role)),
 }
 
 impl Reload {
@@ -203,7 +203,7 @@ impl Watched for Reload {
     fn load(&self, key: &Key, seen: Vec<Option<Seen>>) {
         match key {
             Key::Config => self.configuration(),
-            Key::Plugin(name) => self.catalog.reload(name, seen.first().copied().flatten()),
+            Key::Plugin(key) => self.catalog.reload(key, seen.first().copied().flatten()),
         }
     }
 

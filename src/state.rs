@@ -43,6 +43,7 @@ pub struct Subscribed {
 }
 
 /// A timer that runs.
+#[derive(Clone)]
 pub struct Timer {
     pub plugin: Arc<str>,
     pub name: Box<str>,
@@ -50,6 +51,23 @@ pub struct Timer {
 }
 
 impl SessionState {
+    /// What plugins may read of it, for a call whose effects nobody applies.
+    pub fn picture(&self) -> Self {
+        let topic = |one: &Subscribed| Subscribed { subscription: one.subscription.picture(), present: one.present };
+        Self {
+            id: self.id,
+            route: self.route.clone(),
+            transport: self.transport,
+            user: self.user.clone(),
+            subprotocol: self.subprotocol.clone(),
+            attributes: self.attributes.clone(),
+            handshake: self.handshake.clone(),
+            subscriptions: self.subscriptions.iter().map(topic).collect(),
+            timers: self.timers.clone(),
+            expiry: self.expiry,
+        }
+    }
+
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
@@ -70,6 +88,7 @@ impl SessionState {
 }
 
 /// The HTTP request that a session comes from.
+#[derive(Clone)]
 pub struct Handshake {
     /// Path and query as they came.
     target: Box<str>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, PluginConfig, reload};
+use super::{CanaryConfig, Config, PluginConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +178,7 @@ impl Config {
         self.check_claims(source)?;
         self.check_used(source)?;
         self.check_shares(source)?;
+        self.check_seconds(source)?;
         for files in &self.files {
             if !files.path.get_ref().starts_with('/') {
                 let what = format!("the path {:?} must begin with `/`", files.path.get_ref());
@@ -297,6 +298,32 @@ impl Config {
         Ok(())
     }
 
+    /// The files beside a plugin's own.
+    fn check_seconds(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        for (name, plugin) in &self.plugins {
+            let error = |table: &str, what: String| {
+                let at = source.text.find(&format!("[plugin.{name}.{table}")).map(|at| at..at + 1);
+                source.error(at, format!("plugin.{name}.{table}: {what}"))
+            };
+            let files = [
+                ("canary", plugin.canary.as_ref().map(|canary| &canary.file)),
+                ("shadow", plugin.shadow.as_ref().map(|shadow| &shadow.file)),
+            ];
+            for (table, file) in files {
+                if let Some(file) = file.map(|file| self.plugin_directory.join(file)).filter(|file| !file.is_file()) {
+                    return Err(error(table, format!("there is no file {}", file.display())));
+                }
+            }
+            if let Some(canary) = &plugin.canary {
+                canary.check().map_err(|what| error("canary", what))?;
+            }
+            if plugin.shadow.as_ref().is_some_and(|shadow| shadow.sample > 100) {
+                return Err(error("shadow", "`sample` is a percentage: 100 at most".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// A table of a plugin that no route names is likely a misspelt name.
     fn check_used(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         for name in self.plugins.keys() {
@@ -314,6 +341,27 @@ impl Config {
     /// The plugin's own settings as JSON.
     pub fn plugin_json(plugin: &PluginConfig) -> serde_json::Value {
         serde_json::to_value(&plugin.config).unwrap_or_else(|_| serde_json::Value::Object(serde_json::Map::new()))
+    }
+}
+
+impl CanaryConfig {
+    fn check(&self) -> Result<(), String> {
+        let steps = &self.schedule;
+        if self.share.is_some() != steps.is_empty() {
+            return Err("it needs either a `share` or a `schedule`".to_owned());
+        }
+        if self.share.into_iter().chain(steps.iter().map(|step| step.share)).any(|share| share > 100) {
+            return Err("a share is a percentage: 100 at most".to_owned());
+        }
+        if !steps.is_sorted_by(|one, next| one.share < next.share) {
+            return Err("the shares of a `schedule` must grow: to go back, set one by hand".to_owned());
+        }
+        match steps.split_last() {
+            Some((last, before)) if last.time.is_some() || before.iter().any(|step| step.time.is_none()) => {
+                Err("each step of a `schedule` needs a `for`, but the last, which stays".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -393,6 +441,20 @@ mod tests {
             (
                 &format!("{CHAT}[plugin.chat.breaker]\nfailures = 80"),
                 "tidegate.toml:5:1: plugin.chat.breaker.failures is 80: write a share above 0 and up to 1",
+            ),
+            (
+                &format!("{CHAT}[plugin.chat.canary]\nfile = \"chat.wasm\""),
+                "tidegate.toml:5:1: plugin.chat.canary: it needs either a `share` or a `schedule`",
+            ),
+            (
+                &format!("{CHAT}[plugin.chat.canary]\nfile = \"next.wasm\"\nshare = 5"),
+                "tidegate.toml:5:1: plugin.chat.canary: there is no file DIR/plugins/next.wasm",
+            ),
+            (
+                &format!(
+                    "{CHAT}[plugin.chat.canary]\nfile = \"chat.wasm\"\nschedule = [{{ share = 20 }}, {{ share = 100 }}]"
+                ),
+                "each step of a `schedule` needs a `for`",
             ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
             (

@@ -347,6 +347,10 @@ pub struct PluginConfig {
     pub rollback: RollbackConfig,
     /// When it is not called for a while.
     pub breaker: BreakerConfig,
+    /// A second file that serves a share of the sessions.
+    pub canary: Option<CanaryConfig>,
+    /// A second file that is given copies of the calls, and whose effects are compared and thrown away.
+    pub shadow: Option<ShadowConfig>,
     /// Its own settings, in its own words. A table that is exactly `{ env = "NAME" }` or `{ file = "PATH" }` becomes the
     /// text of that variable or file.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
@@ -379,6 +383,56 @@ impl Default for RollbackConfig {
     fn default() -> Self {
         Self { window: seconds(60), calls: 20, failures: 0.2, refusals: 0.9 }
     }
+}
+
+/// A second file that serves a share of the sessions, with the plugin's own limits, grants and settings. The numbers of
+/// `rollback` say when it is worse than the plugin's own file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CanaryConfig {
+    /// In the plugin directory; watched like the plugin's own.
+    pub file: PathBuf,
+    /// Percent of the sessions, until somebody says otherwise. Either this or a schedule.
+    #[serde(default)]
+    pub share: Option<u8>,
+    /// Shares one after the other, while it is well: `[{ share = 5, for = "5m" }, { share = 100 }]`.
+    #[serde(default)]
+    pub schedule: Vec<CanaryStep>,
+}
+
+/// A share, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CanaryStep {
+    /// Percent of the sessions.
+    pub share: u8,
+    /// From this step to the next. The last has none.
+    #[serde(default, rename = "for")]
+    pub time: Option<Span>,
+}
+
+impl CanaryStep {
+    pub fn lasting(&self) -> Option<Duration> {
+        self.time.map(|time| time.0)
+    }
+}
+
+/// A second file that is given copies of the calls, with the plugin's own limits, grants and settings.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ShadowConfig {
+    /// In the plugin directory; watched like the plugin's own.
+    pub file: PathBuf,
+    /// Percent of the calls.
+    #[serde(default = "all")]
+    pub sample: u8,
+}
+
+fn all() -> u8 {
+    100
 }
 
 /// When a plugin is not called for a while: its routes answer 503 to handshakes, and their events fail at once.

@@ -49,6 +49,11 @@ impl Config {
         let names = self.routes.iter().flat_map(|route| route.plugins.iter().map(toml::Spanned::get_ref));
         let mut files = self.files();
         files.extend(names.map(|name| plugin_file(self, name)));
+        let seconds = self.plugins.values().flat_map(|plugin| {
+            let (canary, shadow) = (plugin.canary.as_ref(), plugin.shadow.as_ref());
+            canary.map(|canary| &canary.file).into_iter().chain(shadow.map(|shadow| &shadow.file))
+        });
+        files.extend(seconds.map(|file| self.plugin_directory.join(file)));
         files.sort();
         files.dedup();
         files

@@ -52,6 +52,13 @@ pub struct Subscription {
     slot: u32,
 }
 
+impl Subscription {
+    /// For whoever looks only at the topic: it ends no subscription.
+    pub fn picture(&self) -> Self {
+        Self { topic: self.topic.clone(), slot: u32::MAX }
+    }
+}
+
 /// What a subscriber wants to know or have of what came before.
 #[derive(Clone, Copy, Debug)]
 pub enum From {

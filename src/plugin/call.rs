@@ -86,7 +86,7 @@ pub enum SubscriptionEvent {
 }
 
 /// What a hook answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
     Decision(Decision),
@@ -94,7 +94,7 @@ pub enum Answer {
 }
 
 /// What `authenticate` decided.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// With this HTTP status, whatever it is.
     Refuse(u16),
@@ -103,7 +103,7 @@ pub enum Decision {
 }
 
 /// What becomes of a message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Next,
     Replace(Message),

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::chain::{Chain, RouteChain};
 use super::event::Hook;
 use super::generation::Generation;
-use super::loader::{Bytes, Hash, Loader};
-use super::rollout::{Rollback, Rollout};
+use super::loader::{Bytes, Hash, Loader, Making, Role};
+use super::rollout::{Change, Rollout};
 use super::status::Status;
 use crate::config::PluginConfig;
 use crate::metrics::Metrics;
@@ -35,11 +35,11 @@ pub(super) struct State {
 }
 
 /// What a plugin's file is loaded over.
-struct Place {
-    file: PathBuf,
-    settings: PluginConfig,
-    serving: Arc<Generation>,
-    next: u64,
+pub(super) struct Place {
+    pub file: PathBuf,
+    pub settings: PluginConfig,
+    pub serving: Arc<Generation>,
+    pub next: u64,
     taken_back: Option<(Hash, String)>,
 }
 
@@ -72,17 +72,28 @@ impl Catalog {
     }
 
     /// The plugins, with their files.
-    pub fn subjects(&self) -> Vec<Subject<String>> {
-        let subject = |(name, rollout): (&String, &Rollout)| Subject {
-            key: name.clone(),
-            files: vec![rollout.file.clone()],
-            seen: vec![rollout.seen],
-        };
-        self.state.lock().plugins.iter().map(subject).collect()
+    pub fn subjects(&self) -> Vec<Subject<(String, Role)>> {
+        let mut subjects = Vec::new();
+        for (name, rollout) in &self.state.lock().plugins {
+            let mut add = |role, file: &PathBuf, seen| {
+                subjects.push(Subject { key: (name.clone(), role), files: vec![file.clone()], seen: vec![seen] });
+            };
+            add(Role::Serving, &rollout.file, rollout.seen);
+            rollout.canary.iter().for_each(|canary| add(Role::Canary, &canary.file, canary.seen));
+            rollout.shadow.iter().for_each(|shadow| add(Role::Shadow, &shadow.file, shadow.seen));
+        }
+        subjects
     }
 
-    /// Loads the plugin's file as it is now and lets it serve, if it can. Called by one thread at a time.
-    pub fn reload(&self, name: &str, seen: Option<Seen>) {
+    /// Loads a plugin's file as it is now, if it can serve. Called by one thread at a time.
+    pub fn reload(&self, (name, role): &(String, Role), seen: Option<Seen>) {
+        match role {
+            Role::Serving => self.reload_serving(name, seen),
+            Role::Canary | Role::Shadow => self.reload_second(name, *role, seen),
+        }
+    }
+
+    fn reload_serving(&self, name: &str, seen: Option<Seen>) {
         let place = self.state.lock().plugins.get_mut(name).map(|rollout| {
             rollout.seen = seen;
             Place::of(rollout)
@@ -125,7 +136,7 @@ impl Catalog {
         if let Some((_, why)) = place.taken_back.as_ref().filter(|(hash, _)| *hash == read.hash) {
             bail!("it is the file that was taken back ({why}): put another in its place, or restart to try it again");
         }
-        let new = self.loader.load(name, &read, &place.settings, place.next)?;
+        let new = self.loader.load(name, &read, &place.making(Role::Serving))?;
         may_replace(&place.serving, &new)?;
         Ok(Some(new))
     }
@@ -151,11 +162,25 @@ impl Catalog {
             .iter_mut()
             .filter_map(|(name, rollout)| Some((name.clone(), rollout.look(name, now)?)))
             .collect();
-        for (plugin, Rollback { from, to, why }) in looked {
+        for (plugin, change) in looked {
             state.chain(&plugin);
-            self.metrics().rollbacks.with_label_values(&[&plugin]).inc();
-            self.metrics().generation.with_label_values(&[&plugin]).set(to as i64);
-            tracing::error!(plugin, from, generation = to, %why, "taken back: the former generation serves again");
+            let metrics = self.metrics();
+            match change {
+                Change::TakenBack { from, to, why } => {
+                    metrics.rollbacks.with_label_values(&[&plugin]).inc();
+                    metrics.generation.with_label_values(&[&plugin]).set(to as i64);
+                    tracing::error!(plugin, from, generation = to, %why, "taken back: the former generation serves again");
+                }
+                Change::Advanced(share) => {
+                    metrics.canary_share.with_label_values(&[&plugin]).set(i64::from(share));
+                    tracing::info!(plugin, share, "the canary is well: it serves more sessions");
+                }
+                Change::Stopped(why) => {
+                    metrics.canary_share.with_label_values(&[&plugin]).set(0);
+                    metrics.canary_aborts.with_label_values(&[&plugin]).inc();
+                    tracing::error!(plugin, %why, "the canary is worse than what serves: it serves nobody any more");
+                }
+            }
         }
     }
 
@@ -165,7 +190,11 @@ impl Catalog {
 }
 
 impl Place {
-    fn of(rollout: &Rollout) -> Self {
+    pub(super) fn making(&self, role: Role) -> Making<'_> {
+        Making { settings: &self.settings, number: self.next, role }
+    }
+
+    pub(super) fn of(rollout: &Rollout) -> Self {
         Self {
             file: rollout.file.clone(),
             settings: rollout.settings.clone(),

@@ -277,9 +277,11 @@ impl Audience for RouteChain {
                 Ok(Some(message)) => Shaped::Message(message),
                 Ok(None) => Shaped::Nothing,
                 Err(failure) => {
-                    tracing::error!(route = &*self.route.name, topic = %publication.topic, why = %failure.why,
-                        plugin = &*failure.plugin, generation = failure.generation,
-                        "a publication could not be made ready for the route's sessions: they are closed");
+                    if !failure.is_barred() {
+                        tracing::error!(route = &*self.route.name, topic = %publication.topic, why = %failure.why,
+                            plugin = &*failure.plugin, generation = failure.generation,
+                            "a publication could not be made ready for the route's sessions: they are closed");
+                    }
                     Shaped::Lost
                 }
             }

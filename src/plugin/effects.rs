@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::message::{Close, Message, Position, SessionId, TopicName};
 
 /// One thing that is to be done.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// With the place in the chain of the plugin that sends it.
     Send(Message, u16),
@@ -31,7 +31,7 @@ pub enum Effect {
     ToSession(SessionId, Remote),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe {
     pub topic: TopicName,
     /// Be seen there, with this information.
@@ -39,7 +39,7 @@ pub struct Subscribe {
     pub since: Option<Position>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Publish {
     pub topic: TopicName,
     pub message: Message,
@@ -52,7 +52,7 @@ pub struct Publish {
 }
 
 /// A message for an upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
     pub upstream: Box<str>,
     pub message: Message,
@@ -71,7 +71,7 @@ impl Forward {
 }
 
 /// What can be done to sessions that the event does not belong to.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Remote {
     Send(Message),
     Subscribe(TopicName),
@@ -80,7 +80,7 @@ pub enum Remote {
 }
 
 /// The effects of one event, in the order of the calls.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
     pub list: Vec<Effect>,
     /// What the client hears instead, when one of the effects is refused as it is applied.
@@ -89,7 +89,7 @@ pub struct Effects {
 }
 
 /// What `authenticate` has to say on the HTTP response.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Response {
     pub subprotocol: Option<Box<str>>,
     pub headers: Vec<(Box<str>, Box<str>)>,

@@ -149,7 +149,7 @@ impl Generation {
         context: Arc<Context>,
     ) -> anyhow::Result<Self> {
         let metrics = context.node.metrics.clone();
-        let name: &str = &context.name;
+        let name = &*context.label();
         let counters = Hook::ALL.map(|hook| HookCounters {
             calls: metrics.calls.with_label_values(&[name, hook.name()]),
             seconds: metrics.call_seconds.with_label_values(&[name, hook.name()]),
@@ -271,7 +271,7 @@ impl Generation {
     /// A call that came to nothing.
     pub fn failed(&self, hook: Hook, why: Why) -> Failure {
         self.tally.failed(hook, &why);
-        let plugin = &*self.context.name;
+        let plugin = &*self.context.label();
         self.metrics.call_failures.with_label_values(&[plugin, hook.name(), why.label()]).inc();
         Failure { plugin: plugin.into(), generation: self.context.generation, hook, why }
     }

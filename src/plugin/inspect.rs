@@ -115,6 +115,7 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         config: serde_json::json!({}),
         node,
         denials: Default::default(),
+        shadow: false,
     };
     let begun = Instant::now();
     match Instance::new(&template, &Arc::new(context)).await {

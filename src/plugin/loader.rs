@@ -30,6 +30,21 @@ pub struct Loader {
 /// A file's hash.
 pub type Hash = [u8; 32];
 
+/// What a generation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Serving,
+    Canary,
+    Shadow,
+}
+
+/// What a generation is made with, beside its code.
+pub struct Making<'a> {
+    pub settings: &'a PluginConfig,
+    pub number: u64,
+    pub role: Role,
+}
+
 /// A file that was read.
 pub struct Bytes {
     bytes: Vec<u8>,
@@ -52,7 +67,7 @@ impl Bytes {
 
 impl Loader {
     /// Compiles what was read, and lets the first instance's `init` decide.
-    pub fn load(&self, name: &str, read: &Bytes, settings: &PluginConfig, number: u64) -> anyhow::Result<Generation> {
+    pub fn load(&self, name: &str, read: &Bytes, made: &Making<'_>) -> anyhow::Result<Generation> {
         let (form, component) = encode::component(&read.bytes)?;
         let (component, trouble) = self.cache.component(&self.engine, &component)?;
         if let Some(trouble) = trouble {
@@ -64,23 +79,24 @@ impl Loader {
             );
         }
         let (template, imports) = Template::new(&self.engine, &component)?;
-        let context = self.context(name, settings, number);
-        let made = Generation::new(template, imports, (form, read.bytes.len(), read.hash), context);
-        self.runtime.block_on(made)
+        let file = (form, read.bytes.len(), read.hash);
+        self.runtime.block_on(Generation::new(template, imports, file, self.context(name, made)))
     }
 
     /// The same code with other settings.
-    pub fn renew(&self, former: &Generation, settings: &PluginConfig, number: u64) -> anyhow::Result<Generation> {
-        let context = self.context(&former.context.name, settings, number);
+    pub fn renew(&self, former: &Generation, made: &Making<'_>) -> anyhow::Result<Generation> {
+        let context = self.context(&former.context.name, made);
         let file = (former.form, former.size, former.hash);
-        let made = Generation::new(former.template().clone(), former.imports.clone(), file, context);
-        self.runtime.block_on(made)
+        let renewed = Generation::new(former.template().clone(), former.imports.clone(), file, context);
+        self.runtime.block_on(renewed)
     }
 
-    fn context(&self, name: &str, settings: &PluginConfig, number: u64) -> Arc<Context> {
+    fn context(&self, name: &str, made: &Making<'_>) -> Arc<Context> {
+        let settings = made.settings;
         Arc::new(Context {
             name: name.into(),
-            generation: number,
+            generation: made.number,
+            shadow: made.role == Role::Shadow,
             limits: settings.limits,
             granted: Granted::new(&settings.grants),
             config: Config::plugin_json(settings),

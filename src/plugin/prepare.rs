@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
+use super::canary::Canary;
 use super::catalog::{Catalog, State, may_replace};
 use super::chain::{Chain, RouteChain};
 use super::generation::Generation;
-use super::loader::Bytes;
+use super::loader::{Bytes, Hash, Making, Role};
 use super::rollout::Rollout;
+use super::shadow::{Shadow, ShadowFile};
 use crate::config::{Config, PluginConfig, RouteConfig, plugin_file};
 use crate::route::{Route, Rules};
 use crate::watch::Seen;
@@ -29,6 +31,17 @@ struct Plan {
     settings: PluginConfig,
     /// None: what serves is what the settings ask for.
     new: Option<New>,
+    canary: Second,
+    shadow: Second,
+}
+
+/// A plugin's second file.
+enum Second {
+    /// There is to be none.
+    Absent,
+    /// It is at work as it should be, but for its share.
+    Keep,
+    New(PathBuf, New),
 }
 
 struct New {
@@ -62,7 +75,10 @@ struct Known {
     next: u64,
     seen: Option<Seen>,
     trouble: Option<String>,
-    taken_back: Option<super::loader::Hash>,
+    taken_back: Option<Hash>,
+    /// File and generation.
+    canary: Option<(PathBuf, Arc<Generation>)>,
+    shadow: Option<(PathBuf, Arc<Generation>)>,
 }
 
 impl Prepared {
@@ -85,49 +101,80 @@ impl Catalog {
             if settings.limits.memory.0 > self.loader.memory {
                 prepared.restart_for.push(format!("plugin.{name}.limits.memory"));
             }
-            let new = self
-                .plan(name, &file, &settings)
-                .with_context(|| format!("plugin {name}: {} cannot serve", file.display()))?;
-            prepared.plugins.insert(name.clone(), Plan { file, settings, new });
+            let plan = self.plan(config, name, file, settings)?;
+            prepared.plugins.insert(name.clone(), plan);
         }
         prepared.routes = config.routes.iter().map(|route| self.prepare_route(route)).collect();
         Ok(prepared)
     }
 
-    /// None: what serves is what the settings ask for.
-    fn plan(&self, name: &str, file: &Path, settings: &PluginConfig) -> anyhow::Result<Option<New>> {
+    fn plan(&self, config: &Config, name: &str, file: PathBuf, settings: PluginConfig) -> anyhow::Result<Plan> {
         let known = self.state.lock().plugins.get(name).map(Known::of);
-        let load = |number| {
-            let seen = Seen::look(file);
-            let generation = Arc::new(self.loader.load(name, &Bytes::read(file, settings)?, settings, number)?);
-            anyhow::Ok(New { generation, seen: Some(seen), trouble: None })
+        let mut next = known.as_ref().map_or(1, |known| known.next);
+        let cannot_serve = |file: &Path| format!("plugin {name}: {} cannot serve", file.display());
+        let making = Making { settings: &settings, number: next, role: Role::Serving };
+        let new = self.plan_serving(name, known.as_ref(), &file, &making).with_context(|| cannot_serve(&file))?;
+        next += u64::from(new.is_some());
+        let serving = new.as_ref().map(|new| &new.generation).or(known.as_ref().map(|known| &known.serving));
+        let same = known.as_ref().is_some_and(|known| known.settings.makes_the_same(&settings));
+        let mut second = |role, file: Option<&PathBuf>, there: Option<&(PathBuf, Arc<Generation>)>| {
+            let Some(file) = file.map(|file| config.plugin_directory.join(file)) else { return Ok(Second::Absent) };
+            let making = Making { settings: &settings, number: next, role };
+            let new = match there.filter(|(known, _)| *known == file) {
+                Some(_) if same => return Ok(Second::Keep),
+                Some((_, generation)) => self.loader.renew(generation, &making).map(|renewed| New::of(renewed, None)),
+                None => self.load(name, &file, &making),
+            };
+            next += 1;
+            let fits =
+                new.and_then(|new| serving.map_or(Ok(()), |one| may_replace(one, &new.generation)).map(|()| new));
+            let new = fits.with_context(|| cannot_serve(&file))?;
+            anyhow::Ok(Second::New(file, new))
         };
-        let Some(known) = known else { return load(1).map(Some) };
+        let there = known.as_ref();
+        let canary = settings.canary.as_ref().map(|canary| &canary.file);
+        let canary = second(Role::Canary, canary, there.and_then(|known| known.canary.as_ref()))?;
+        let shadow = settings.shadow.as_ref().map(|shadow| &shadow.file);
+        let shadow = second(Role::Shadow, shadow, there.and_then(|known| known.shadow.as_ref()))?;
+        Ok(Plan { file, settings, new, canary, shadow })
+    }
+
+    fn load(&self, name: &str, file: &Path, making: &Making<'_>) -> anyhow::Result<New> {
+        let seen = Seen::look(file);
+        let generation = self.loader.load(name, &Bytes::read(file, making.settings)?, making)?;
+        Ok(New::of(generation, Some(seen)))
+    }
+
+    /// None: what serves is what the settings ask for.
+    fn plan_serving(
+        &self,
+        name: &str,
+        known: Option<&Known>,
+        file: &Path,
+        making: &Making<'_>,
+    ) -> anyhow::Result<Option<New>> {
+        let Some(known) = known else { return self.load(name, file, making).map(Some) };
         if known.file != *file {
-            let new = load(known.next)?;
+            let new = self.load(name, file, making)?;
             may_replace(&known.serving, &new.generation)?;
             return Ok(Some(new));
         }
-        if known.settings.makes_the_same(settings) {
+        if known.settings.makes_the_same(making.settings) {
             return Ok(None);
         }
-        let mut trouble = known.trouble;
+        let mut trouble = known.trouble.clone();
         // A file that was refused may be fine with its new settings. One that has changed just now waits for the watch.
         if trouble.is_some() && known.seen.is_some() && known.seen == Seen::look(file) {
-            let read = Bytes::read(file, settings)?;
+            let read = Bytes::read(file, making.settings)?;
             if known.taken_back != Some(read.hash) {
-                let retried = self.loader.load(name, &read, settings, known.next).and_then(|new| {
-                    may_replace(&known.serving, &new)?;
-                    Ok(New { generation: Arc::new(new), seen: None, trouble: None })
-                });
-                match retried {
-                    Ok(new) => return Ok(Some(new)),
+                let retried = self.loader.load(name, &read, making);
+                match retried.and_then(|new| may_replace(&known.serving, &new).map(|()| new)) {
+                    Ok(new) => return Ok(Some(New::of(new, None))),
                     Err(why) => trouble = Some(format!("{why:#}")),
                 }
             }
         }
-        let generation = Arc::new(self.loader.renew(&known.serving, settings, known.next)?);
-        Ok(Some(New { generation, seen: None, trouble }))
+        Ok(Some(New { trouble, ..New::of(self.loader.renew(&known.serving, making)?, None) }))
     }
 
     /// A route that is there already stays the same one, by its name.
@@ -152,7 +199,7 @@ impl Catalog {
         let mut state = self.state.lock();
         for gone in state.plugins.keys().filter(|name| !prepared.plugins.contains_key(*name)) {
             let metrics = self.metrics();
-            for gauge in [&metrics.generation, &metrics.breaker_open] {
+            for gauge in [&metrics.generation, &metrics.breaker_open, &metrics.canary_share] {
                 let _ = gauge.remove_label_values(&[gone]);
             }
         }
@@ -172,7 +219,7 @@ impl Catalog {
     }
 
     fn install_plugin(&self, state: &mut State, name: String, plan: Plan, installed: &mut Installed) {
-        let Plan { file, settings, new } = plan;
+        let Plan { file, settings, new, canary, shadow } = plan;
         let metrics = self.metrics();
         let number = new.as_ref().map(|new| new.generation.context.generation as i64);
         match (state.plugins.get_mut(&name), new) {
@@ -197,6 +244,55 @@ impl Catalog {
         if let Some(number) = number {
             metrics.generation.with_label_values(&[&name]).set(number);
         }
+        if let Some(rollout) = state.plugins.get_mut(&name) {
+            rollout.install_canary(canary);
+            rollout.install_shadow(shadow);
+            self.set_share(&name, rollout);
+        }
+    }
+}
+
+impl Rollout {
+    fn install_canary(&mut self, plan: Second) {
+        let Some(config) = self.settings.canary.clone() else {
+            self.canary = None;
+            return;
+        };
+        let now = Instant::now();
+        match (plan, &mut self.canary) {
+            (Second::New(file, New { generation, seen, .. }), there) => {
+                self.generations = self.generations.max(generation.context.generation);
+                let seen = seen.unwrap_or(there.as_ref().and_then(|there| there.seen));
+                *there = Some(Canary::new(file, config, generation, seen, &self.serving, now));
+            }
+            (_, Some(canary)) => canary.configure(config, now),
+            (_, None) => {}
+        }
+    }
+
+    fn install_shadow(&mut self, plan: Second) {
+        let Some(config) = self.settings.shadow.clone() else {
+            self.shadow = None;
+            return;
+        };
+        match (plan, &mut self.shadow) {
+            (Second::New(file, New { generation, seen, .. }), there) => {
+                self.generations = self.generations.max(generation.context.generation);
+                let seen = seen.unwrap_or(there.as_ref().and_then(|there| there.seen));
+                let shadow = Arc::new(Shadow::new(generation, config.sample));
+                *there = Some(ShadowFile { file, seen, trouble: None, shadow });
+            }
+            (_, Some(there)) if there.shadow.sample() != config.sample => {
+                there.shadow = Arc::new(Shadow::new(there.shadow.generation.clone(), config.sample));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl New {
+    fn of(generation: Generation, seen: Option<Option<Seen>>) -> Self {
+        Self { generation: Arc::new(generation), seen, trouble: None }
     }
 }
 
@@ -210,6 +306,8 @@ impl Known {
             seen: rollout.seen,
             trouble: rollout.trouble.clone(),
             taken_back: rollout.taken_back.as_ref().map(|taken| taken.hash),
+            canary: rollout.canary.as_ref().map(|canary| (canary.file.clone(), canary.generation.clone())),
+            shadow: rollout.shadow.as_ref().map(|file| (file.file.clone(), file.shadow.generation.clone())),
         }
     }
 }

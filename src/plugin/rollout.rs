@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::breaker::Breaker;
+use super::canary::{Canary, Look};
 use super::generation::Generation;
 use super::health::{Counts, Measure, Recent, Sickness};
 use super::loader::Hash;
 use super::seat::Seat;
+use super::shadow::ShadowFile;
 use crate::config::{PluginConfig, RollbackConfig};
 use crate::metrics::Metrics;
 use crate::watch::Seen;
@@ -28,6 +30,8 @@ pub struct Rollout {
     /// The last generation that was taken back. Its file is not loaded again.
     pub taken_back: Option<TakenBack>,
     pub breaker: Arc<Breaker>,
+    pub canary: Option<Canary>,
+    pub shadow: Option<ShadowFile>,
     /// What the serving generation's calls came to lately.
     recent: Recent,
     probation: Option<Probation>,
@@ -52,10 +56,13 @@ pub struct TakenBack {
 }
 
 /// What has changed by itself.
-pub struct Rollback {
-    pub from: u64,
-    pub to: u64,
-    pub why: Sickness,
+pub enum Change {
+    /// The former generation serves again.
+    TakenBack { from: u64, to: u64, why: Sickness },
+    /// The canary has so many percent of the sessions now.
+    Advanced(u8),
+    /// The canary has none any more.
+    Stopped(Sickness),
 }
 
 impl Rollout {
@@ -81,13 +88,21 @@ impl Rollout {
             since: SystemTime::now(),
             trouble: None,
             taken_back: None,
+            canary: None,
+            shadow: None,
             probation: None,
         }
     }
 
     /// How chains see it.
     pub fn seat(&self) -> Seat {
-        Seat { serving: self.serving.clone(), breaker: self.breaker.clone() }
+        let canary = self.canary.as_ref().filter(|canary| canary.share > 0);
+        Seat {
+            serving: self.serving.clone(),
+            canary: canary.map(|canary| (canary.generation.clone(), canary.share)),
+            shadow: self.shadow.as_ref().map(|file| file.shadow.clone()),
+            breaker: self.breaker.clone(),
+        }
     }
 
     /// Who would serve again if the generation that serves were found worse.
@@ -120,6 +135,18 @@ impl Rollout {
         self.since = SystemTime::now();
         self.recent = Recent::new(counts, now);
         self.breaker.reset(counts);
+        if let Some(canary) = &mut self.canary {
+            canary.compare_with(&self.serving);
+        }
+    }
+
+    /// The canary serves everybody from now on, and the generation that did is kept as after any swap.
+    pub fn promote(&mut self, now: Instant) -> bool {
+        let Some(canary) = self.canary.as_ref().filter(|canary| canary.generation.hash != self.serving.hash) else {
+            return false;
+        };
+        self.serve(canary.generation.clone(), now);
+        true
     }
 
     /// Takes settings that make no new generation; those that do come with one.
@@ -129,11 +156,11 @@ impl Rollout {
     }
 
     /// Looks at the generation's health. After a rollback the chains are to be made anew.
-    pub fn look(&mut self, name: &str, now: Instant) -> Option<Rollback> {
+    pub fn look(&mut self, name: &str, now: Instant) -> Option<Change> {
         let counts = self.serving.counts();
         let RollbackConfig { window, calls, failures, refusals } = self.settings.rollback;
+        let measure = Measure { calls, failures, refusals };
         if let Some(probation) = &self.probation {
-            let measure = Measure { calls, failures, refusals };
             if let Some(why) = counts.since(&probation.begun).sickness(&probation.before, &measure) {
                 return self.take_back(why, now);
             }
@@ -144,10 +171,14 @@ impl Rollout {
         // It is read here, so that it is turned over while time passes.
         self.recent.counts(counts, window.0, now);
         self.breaker.look(name, counts, now);
-        None
+        match self.canary.as_mut()?.look(&self.serving, &measure, now) {
+            Look::Nothing => None,
+            Look::Advanced(share) => Some(Change::Advanced(share)),
+            Look::Sick(why) => Some(Change::Stopped(why)),
+        }
     }
 
-    fn take_back(&mut self, why: Sickness, now: Instant) -> Option<Rollback> {
+    fn take_back(&mut self, why: Sickness, now: Instant) -> Option<Change> {
         let probation = self.probation.take()?;
         let bad = std::mem::replace(&mut self.serving, probation.former);
         let (from, to) = (bad.context.generation, self.serving.context.generation);
@@ -155,6 +186,6 @@ impl Rollout {
         self.trouble = Some(format!("generation {from} was taken back: {why}"));
         self.taken_back =
             Some(TakenBack { generation: from, hash: bad.hash, why: why.to_string(), at: SystemTime::now() });
-        Some(Rollback { from, to, why })
+        Some(Change::TakenBack { from, to, why })
     }
 }

@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use super::breaker::{Breaker, Pass};
 use super::call::{Answer, Call, Decision};
+use super::canary::is_among;
 use super::event::{Event, Hook};
 use super::failure::{Failure, Why};
 use super::generation::Generation;
+use super::shadow::Shadow;
 
 /// What a chain knows of a plugin. A chain is made anew when any of it changes.
 #[derive(Clone)]
 pub struct Seat {
     pub serving: Arc<Generation>,
+    /// With its share of the sessions, in percent.
+    pub canary: Option<(Arc<Generation>, u8)>,
+    pub shadow: Option<Arc<Shadow>>,
     pub breaker: Arc<Breaker>,
 }
 
@@ -20,20 +25,29 @@ pub struct Seat {
 pub struct Seated<'a> {
     pub generation: &'a Arc<Generation>,
     seat: &'a Seat,
+    is_canary: bool,
 }
 
 impl Seat {
     pub fn has(&self, hook: Hook) -> bool {
-        self.serving.has(hook)
+        self.generations().any(|generation| generation.has(hook))
     }
 
     pub fn waits(&self) -> bool {
-        self.serving.waits()
+        self.generations().any(|generation| generation.waits())
     }
 
-    /// For the session with this number; 0: the event belongs to none.
-    pub fn of(&self, _session: u64) -> Seated<'_> {
-        Seated { generation: &self.serving, seat: self }
+    fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        std::iter::once(&self.serving).chain(self.canary.iter().map(|(canary, _)| canary))
+    }
+
+    /// For the session with this number; 0: the event belongs to none, and is the canary's when every session is.
+    pub fn of(&self, session: u64) -> Seated<'_> {
+        let among = |share| if session == 0 { share >= 100 } else { is_among(share, session) };
+        match &self.canary {
+            Some((canary, share)) if among(*share) => Seated { generation: canary, seat: self, is_canary: true },
+            _ => Seated { generation: &self.serving, seat: self, is_canary: false },
+        }
     }
 }
 
@@ -54,7 +68,14 @@ impl Seated<'_> {
     }
 
     async fn called(self, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Failure> {
+        let copied = match &self.seat.shadow {
+            Some(shadow) if !self.is_canary => shadow.copy(&call, event),
+            _ => None,
+        };
         let answer = self.generation.call(call, event).await;
+        if let Some(copied) = copied {
+            copied.compare(&answer, event);
+        }
         if let Ok(Answer::Decision(Decision::Refuse(_) | Decision::Pass)) = answer {
             self.generation.refused();
         }

@@ -1,10 +1,11 @@
 //! What the admin page and `check` say of a plugin.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::canary::Canary;
 use super::event::Hook;
 use super::generation::Generation;
 use super::loader::Hash;
@@ -33,6 +34,25 @@ pub struct Status {
     pub taken_back: Option<TakenBackStatus>,
     /// `closed`: it is called.
     pub breaker: &'static str,
+    pub canary: Option<CanaryStatus>,
+    pub shadow: Option<PathBuf>,
+}
+
+/// A canary.
+#[derive(Debug, Serialize)]
+pub struct CanaryStatus {
+    pub file: PathBuf,
+    pub generation: u64,
+    pub sha256: String,
+    /// Percent of the sessions.
+    pub share: u8,
+    /// The next step of its schedule, and in how many milliseconds it is due.
+    pub next_share: Option<u8>,
+    pub next_in: Option<u64>,
+    /// Why it serves nobody any more.
+    pub stopped: Option<String>,
+    /// Why its newest file is not the canary.
+    pub trouble: Option<String>,
 }
 
 /// A generation that was taken back.
@@ -63,6 +83,24 @@ impl Status {
             former_generation: rollout.former().map(|former| former.context.generation),
             taken_back: rollout.taken_back.as_ref().map(TakenBackStatus::of),
             breaker: rollout.breaker.state(),
+            canary: rollout.canary.as_ref().map(CanaryStatus::of),
+            shadow: rollout.shadow.as_ref().map(|shadow| shadow.file.clone()),
+        }
+    }
+}
+
+impl CanaryStatus {
+    fn of(canary: &Canary) -> Self {
+        let (next_share, next_in) = canary.next_step(Instant::now()).unzip();
+        Self {
+            file: canary.file.clone(),
+            generation: canary.generation.context.generation,
+            sha256: hex(&canary.generation.hash),
+            share: canary.share,
+            next_share,
+            next_in,
+            stopped: canary.stopped.clone(),
+            trouble: canary.trouble.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod auth;
+mod canary;
 mod chat;
 mod chat_page;
 mod cli;
@@ -18,5 +19,6 @@ mod limits;
 mod plugin_tools;
 mod reload;
 mod rollback;
+mod shadow;
 mod slow;
 mod support;

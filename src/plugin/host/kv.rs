@@ -1,4 +1,4 @@
-//! `kv`: small values, shared by the plugin's instances.
+//! `kv`: small values, shared by the plugin's instances. A shadow's writes are answered as they would be, and not done.
 
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ impl wit::kv::Host for State {
         let told = self.context.node.tap.is_some().then(|| shown(&value));
         let result = self.key(&key)?.and_then(|()| {
             sized(&value)?;
+            if self.context.shadow {
+                return Ok(());
+            }
             self.context.node.kv.set(&key, value.into(), Duration::from_millis(ttl)).map_err(refusal)
         });
         self.tell_kv(|| {
@@ -94,7 +97,12 @@ impl wit::kv::Host for State {
     }
 
     async fn delete(&mut self, key: String) -> Result<Result<(), Refusal>> {
-        let result = self.key(&key)?.map(|()| self.context.node.kv.delete(&key));
+        let shadow = self.context.shadow;
+        let result = self.key(&key)?.map(|()| {
+            if !shadow {
+                self.context.node.kv.delete(&key);
+            }
+        });
         self.tell_kv(|| {
             let mut call = json!({ "delete": key });
             if result.is_err() {
@@ -106,9 +114,14 @@ impl wit::kv::Host for State {
     }
 
     async fn increment(&mut self, key: String, by: i64, ttl: u64) -> Result<Result<i64, Refusal>> {
-        let result = self
-            .key(&key)?
-            .and_then(|()| self.context.node.kv.increment(&key, by, Duration::from_millis(ttl)).map_err(refusal));
+        let result = self.key(&key)?.and_then(|()| {
+            let kv = &self.context.node.kv;
+            let sum = match self.context.shadow {
+                true => kv.incremented(&key, by),
+                false => kv.increment(&key, by, Duration::from_millis(ttl)),
+            };
+            sum.map_err(refusal)
+        });
         self.tell_kv(|| json!({ "increment": key, "by": by, "ttl": ttl, "is": outcome(&result, |sum| (*sum).into()) }));
         Ok(result)
     }
@@ -125,6 +138,9 @@ impl wit::kv::Host for State {
         let result = self.key(&key)?.and_then(|()| {
             sized(&value)?;
             let ttl = Duration::from_millis(ttl);
+            if self.context.shadow {
+                return Ok(self.context.node.kv.get(&key).as_deref() == expected.as_deref());
+            }
             self.context.node.kv.compare_and_set(&key, expected.as_deref(), value.into(), ttl).map_err(refusal)
         });
         self.tell_kv(|| {

@@ -7,6 +7,9 @@ use super::{State, wit};
 impl State {
     fn measured(&mut self, series: &str, value: crate::metrics::Measured) -> Result<()> {
         self.enter()?;
+        if self.context.shadow {
+            return Ok(());
+        }
         self.context.node.metrics.own.note(&self.context.name, series, value);
         Ok(())
     }

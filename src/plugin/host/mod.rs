@@ -50,6 +50,15 @@ pub struct Context {
     pub node: Arc<Node>,
     /// When each missing grant was last told of.
     pub denials: Mutex<HashMap<&'static str, Instant>>,
+    /// Its effects are thrown away, so nothing that it does may be seen by others.
+    pub shadow: bool,
+}
+
+impl Context {
+    /// What metrics call it: a shadow's calls are not the plugin's.
+    pub fn label(&self) -> String {
+        if self.shadow { format!("{}.shadow", self.name) } else { self.name.to_string() }
+    }
 }
 
 /// The data of one instance's store.

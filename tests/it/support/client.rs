@@ -236,8 +236,17 @@ pub(crate) async fn request(address: SocketAddr, request: &str) -> String {
 
 /// Status and body of a GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let answer =
-        request(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
+    ask(address, "GET", path, "").await
+}
+
+/// Status and body of a POST with more headers, each with its line end.
+pub(crate) async fn post(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
+    ask(address, "POST", path, &format!("Content-Length: 0\r\n{headers}")).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+    let answer = request(address, &head).await;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     (status, body)

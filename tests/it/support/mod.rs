@@ -211,6 +211,11 @@ impl Gateway {
         client::get(self.admin, path).await
     }
 
+    /// Status and body of a POST on the admin address.
+    pub(crate) async fn admin_post(&self, path: &str, headers: &str) -> (u16, String) {
+        client::post(self.admin, path, headers).await
+    }
+
     /// The sum of a metric's values over all of its series whose labels contain `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
         let (_, text) = self.admin("/metrics").await;
