@@ -151,7 +151,7 @@ impl Applier {
     }
 
     /// The effects of an event that belongs to no session.
-    async fn apply(&self, effects: &mut Effects) -> Result<(), Refused> {
+    pub async fn apply(&self, effects: &mut Effects) -> Result<(), Refused> {
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Publish(publish) => {

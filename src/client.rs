@@ -177,8 +177,11 @@ fn failed(error: Error) -> ClientError {
         if text.starts_with("dns error") {
             return ClientError::Dns(inner.source().map_or(text, ToString::to_string));
         }
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            kind = Some(io.kind());
+        // An error of this type may hold another, which is not among its sources.
+        let mut io = inner.downcast_ref::<std::io::Error>();
+        while let Some(error) = io {
+            kind = Some(error.kind());
+            io = error.get_ref().and_then(|error| error.downcast_ref());
         }
         cause = inner.source();
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::client::Client;
 use crate::hub::Hub;
 use crate::kv::Kv;
 use crate::metrics::Metrics;
@@ -20,6 +21,8 @@ pub struct Node {
     pub registry: Registry,
     pub rules: TopicRules,
     pub upstreams: Upstreams,
+    /// Requests of plugins to other servers.
+    pub client: Client,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub random: Random,

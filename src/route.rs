@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
-use crate::config::{FailedEvent, Overflow, RefusedEffect, RouteConfig, TopicConfig};
+use crate::config::{FailedEvent, HttpConfig, Overflow, RefusedEffect, RouteConfig, TopicConfig};
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
 use crate::metrics::Metrics;
@@ -19,6 +19,7 @@ pub struct Route {
     pub name: Box<str>,
     rules: ArcSwap<Rules>,
     sessions: AtomicUsize,
+    requests: AtomicUsize,
     gone: AtomicBool,
     pub counters: Counters,
 }
@@ -46,6 +47,7 @@ pub struct Rules {
     /// What may wait for one client, in bytes.
     pub outbox_limit: usize,
     pub topics_limit: usize,
+    pub http: HttpConfig,
     sessions_limit: usize,
 }
 
@@ -81,6 +83,7 @@ impl Rules {
             rate: limits.rate.map(|rate| Rate { per_second: rate, burst: limits.burst.unwrap_or(rate) }),
             outbox_limit: limits.outbox.0,
             topics_limit: limits.topics,
+            http: config.http,
             sessions_limit: limits.sessions,
         }
     }
@@ -92,6 +95,7 @@ impl Route {
             name: name.into(),
             rules: ArcSwap::from_pointee(rules),
             sessions: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
             counters: Counters {
                 received: metrics.received.with_label_values(&[name]),
@@ -132,10 +136,28 @@ impl Route {
         entered.is_ok()
     }
 
+    /// Takes a place among the plain HTTP requests under way; none where all are taken.
+    pub fn enter_request(&self) -> Option<RequestPlace<'_>> {
+        let limit = self.rules().http.requests;
+        let entered = self
+            .requests
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |requests| (requests < limit).then_some(requests + 1));
+        entered.is_ok().then_some(RequestPlace(self))
+    }
+
     /// Gives the place back.
     pub fn leave(&self) {
         self.sessions.fetch_sub(1, Ordering::AcqRel);
         self.counters.sessions.dec();
+    }
+}
+
+/// A place among a route's requests, given back with the value.
+pub struct RequestPlace<'a>(&'a Route);
+
+impl Drop for RequestPlace<'_> {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

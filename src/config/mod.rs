@@ -1,5 +1,6 @@
 //! The configuration file: what it may say, and what it says where it is silent.
 
+mod hosts;
 mod load;
 mod reload;
 mod units;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub use hosts::HostPattern;
 pub use load::{ConfigError, plugin_file};
 pub use reload::{Attempt, ConfigStatus};
 pub use units::{Size, Span};
@@ -163,9 +165,34 @@ pub struct RouteConfig {
     /// How silent clients are found out.
     #[serde(default)]
     pub heartbeat: HeartbeatConfig,
+    /// Plain HTTP requests, where a plugin of the chain handles them (`wasi:http/incoming-handler`).
+    #[serde(default)]
+    pub http: HttpConfig,
     /// What a client, and all of them, may use.
     #[serde(default)]
     pub limits: RouteLimits,
+}
+
+/// Plain HTTP requests of a route.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Whether the chain's `authenticate` decides on them too, as it does on sessions. `false` leaves it to the handler:
+    /// for webhooks and for those who come for a token.
+    pub authenticate: bool,
+    /// A request's body. A larger one is answered 413.
+    pub body: Size,
+    /// How long a request's body may take to arrive. A slower one is answered 408.
+    pub body_timeout: Span,
+    /// Requests at a time. More are answered 503.
+    pub requests: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { authenticate: true, body: Size(1 << 20), body_timeout: seconds(10), requests: 256 }
+    }
 }
 
 /// A way for a client to connect.
@@ -473,10 +500,14 @@ pub struct PluginLimits {
     pub wall: Span,
     /// Effects of one call.
     pub effects: usize,
-    /// Bytes in the effects of one call.
+    /// Bytes in the effects of one call, and as many in the HTTP bodies that it writes.
     pub output: Size,
     /// Calls of host functions in one call.
     pub host_calls: u32,
+    /// Requests to other servers at a time. More are refused.
+    pub http_requests: usize,
+    /// The body of one of their answers.
+    pub http_response: Size,
     /// Instances at a time. A call that finds none free waits, or fails where it cannot wait.
     pub instances: usize,
     /// The plugin's file.
@@ -492,6 +523,8 @@ impl Default for PluginLimits {
             effects: 1_000,
             output: Size(4 << 20),
             host_calls: 10_000,
+            http_requests: 32,
+            http_response: Size(1 << 20),
             instances: 64,
             file: Size(64 << 20),
         }
@@ -513,10 +546,14 @@ pub struct Grants {
     pub sessions: bool,
     /// Prefixes of the keys that it may use in the key-value store.
     pub kv: Vec<String>,
-    /// Patterns of request headers that it may read, in lower case; `cookie` also for single cookies.
+    /// Patterns of request headers that it may read, in lower case; `cookie` also for single cookies. Whoever handles a
+    /// plain HTTP request sees all but `authorization` and `cookie` without.
     pub headers: Vec<String>,
     /// Names of upstreams that it may send to.
     pub upstreams: Vec<String>,
+    /// Servers that it may ask by HTTP: `"api.example.org"` on the usual port of http and https, `"127.0.0.1:9000"` on
+    /// this one, `"host:*"` on any; `"*.example.org"` is every host below that name, `"*"` any at all.
+    pub http: Vec<HostPattern>,
 }
 
 fn seconds(seconds: u64) -> Span {

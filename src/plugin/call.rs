@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hyper::{HeaderMap, Method};
+
 use super::event::Hook;
 use super::wit::BorrowedMessage;
 use crate::message::{Closer, Message, MessageRef, Position};
@@ -66,6 +69,30 @@ pub enum Call<'a> {
         info: Cow<'a, str>,
         sessions_of_user: u32,
     },
+    Http {
+        request: Arc<HttpRequest>,
+    },
+}
+
+/// A plain HTTP request, whole.
+#[derive(Debug)]
+pub struct HttpRequest {
+    pub method: Method,
+    /// Path and query, as they came.
+    pub target: Box<str>,
+    /// The `Host` that was asked for; may be empty.
+    pub authority: Box<str>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What a plugin answers to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// A message that lies where it was read, or a copy of its own.
@@ -91,6 +118,7 @@ pub enum Answer {
     Done,
     Decision(Decision),
     Verdict(Verdict),
+    Http(Box<HttpAnswer>),
 }
 
 /// What `authenticate` decided.
@@ -125,6 +153,7 @@ impl Call<'_> {
             Self::Timer { .. } => Hook::Timer,
             Self::Reply { .. } => Hook::Reply,
             Self::Presence { .. } => Hook::Presence,
+            Self::Http { .. } => Hook::Http,
         }
     }
 
@@ -161,6 +190,7 @@ impl Call<'_> {
                 info: own(info),
                 sessions_of_user,
             },
+            Self::Http { request } => Call::Http { request },
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::call::{Answer, Call, Content, Decision, SubscriptionEvent, Verdict};
+use super::call::{Answer, Call, Content, Decision, HttpAnswer, HttpRequest, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::seat::{Seat, Seated};
@@ -243,6 +243,21 @@ impl Chain {
             call(plugin, place, reply, event).await?;
         }
         Ok(())
+    }
+
+    /// Has the first plugin that handles HTTP requests answer one. None: there is no such plugin. `session` is the number
+    /// that a session of this request would have, and has had in `authenticate`.
+    pub async fn http(
+        &self,
+        event: Slot<'_>,
+        session: u64,
+        request: Arc<HttpRequest>,
+    ) -> Result<Option<HttpAnswer>, Failure> {
+        let Some((place, plugin)) = self.with(Hook::Http, session).next() else { return Ok(None) };
+        match call(plugin, place, Call::Http { request }, event).await? {
+            Answer::Http(answer) => Ok(Some(*answer)),
+            _ => Ok(None),
+        }
     }
 
     pub async fn presence(&self, event: Slot<'_>, topic: &str, change: &Change) -> Result<(), Failure> {

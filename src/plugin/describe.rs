@@ -45,6 +45,11 @@ pub fn call(call: &Call<'_>) -> Value {
             "info": info,
             "sessions-of-user": sessions_of_user,
         }),
+        Call::Http { request } => json!({
+            "method": request.method.as_str(),
+            "target": &*request.target,
+            "body": message(bytes(&request.body)),
+        }),
     }
 }
 
@@ -58,6 +63,7 @@ pub fn answer(answer: &Answer) -> Value {
         Answer::Verdict(Verdict::Next) => "next".into(),
         Answer::Verdict(Verdict::Replace(new)) => json!({ "replace": message(new.as_ref()) }),
         Answer::Verdict(Verdict::Stop) => "stop".into(),
+        Answer::Http(answer) => json!({ "status": answer.status, "body": message(bytes(&answer.body)) }),
     }
 }
 
@@ -69,15 +75,16 @@ pub fn effects(effects: &Effects) -> Vec<Value> {
     all.extend(response.subprotocol.as_ref().map(|name| json!({ "select-subprotocol": name })));
     all.extend(response.headers.iter().map(|(name, value)| json!({ "add-header": name, "value": value })));
     all.extend(response.body.as_ref().map(|(content_type, body)| {
-        let body = match std::str::from_utf8(body) {
-            Ok(text) => MessageRef::Text(text),
-            Err(_) => MessageRef::Binary(body),
-        };
-        json!({ "set-body": message(body), "content-type": content_type })
+        json!({ "set-body": message(bytes(body)), "content-type": content_type })
     }));
     all.extend(list.iter().map(effect));
     all.extend(if_refused.iter().map(|(text, _)| json!({ "send-if-refused": message(text.as_ref()) })));
     all
+}
+
+/// As text where it is text.
+fn bytes(body: &[u8]) -> MessageRef<'_> {
+    std::str::from_utf8(body).map_or(MessageRef::Binary(body), MessageRef::Text)
 }
 
 /// One effect.

@@ -21,10 +21,11 @@ pub enum Hook {
     Timer,
     Reply,
     Presence,
+    Http,
 }
 
 impl Hook {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Init,
         Self::Authenticate,
         Self::Opened,
@@ -37,23 +38,25 @@ impl Hook {
         Self::Timer,
         Self::Reply,
         Self::Presence,
+        Self::Http,
     ];
 
-    /// The interface and the function of the WIT package.
+    /// The interface and the function. Any compatible version of the interface is found.
     pub fn export(self) -> (&'static str, &'static str) {
         match self {
-            Self::Init => ("on-init", "handle"),
-            Self::Authenticate => ("on-authenticate", "handle"),
-            Self::Opened => ("on-session", "opened"),
-            Self::Closed => ("on-session", "closed"),
-            Self::Inbound => ("on-inbound", "handle"),
-            Self::Publication => ("on-publication", "handle"),
-            Self::Broadcast => ("on-broadcast", "handle"),
-            Self::Outbound => ("on-outbound", "handle"),
-            Self::Subscription => ("on-subscription", "handle"),
-            Self::Timer => ("on-timer", "handle"),
-            Self::Reply => ("on-reply", "handle"),
-            Self::Presence => ("on-presence", "handle"),
+            Self::Init => ("tidegate:plugin/on-init@0.1.0", "handle"),
+            Self::Authenticate => ("tidegate:plugin/on-authenticate@0.1.0", "handle"),
+            Self::Opened => ("tidegate:plugin/on-session@0.1.0", "opened"),
+            Self::Closed => ("tidegate:plugin/on-session@0.1.0", "closed"),
+            Self::Inbound => ("tidegate:plugin/on-inbound@0.1.0", "handle"),
+            Self::Publication => ("tidegate:plugin/on-publication@0.1.0", "handle"),
+            Self::Broadcast => ("tidegate:plugin/on-broadcast@0.1.0", "handle"),
+            Self::Outbound => ("tidegate:plugin/on-outbound@0.1.0", "handle"),
+            Self::Subscription => ("tidegate:plugin/on-subscription@0.1.0", "handle"),
+            Self::Timer => ("tidegate:plugin/on-timer@0.1.0", "handle"),
+            Self::Reply => ("tidegate:plugin/on-reply@0.1.0", "handle"),
+            Self::Presence => ("tidegate:plugin/on-presence@0.1.0", "handle"),
+            Self::Http => ("wasi:http/incoming-handler@0.2.12", "handle"),
         }
     }
 
@@ -72,6 +75,7 @@ impl Hook {
             Self::Timer => "timer",
             Self::Reply => "reply",
             Self::Presence => "presence",
+            Self::Http => "http",
         }
     }
 

@@ -47,6 +47,11 @@ impl Failure {
     pub fn is_barred(&self) -> bool {
         matches!(self.why, Why::Open)
     }
+
+    /// Whether the same call may well succeed soon.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.why, Why::Busy | Why::Wall(_) | Why::Instance(_) | Why::Open)
+    }
 }
 
 impl Why {

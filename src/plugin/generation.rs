@@ -79,14 +79,11 @@ impl Template {
         }
         let interface = Interface::own()?;
         interface.check_imports(imported(engine, &ty).iter().map(|(name, function)| (*name, function.as_str())))?;
-        let version = interface.version();
         let mut exports = [None; Hook::ALL.len()];
         for hook in Hook::ALL {
             let (interface, function) = hook.export();
-            // The engine finds compatible versions, older and newer.
-            let interface = format!("tidegate:plugin/{interface}@{version}");
             let found = component
-                .get_export_index(None, &interface)
+                .get_export_index(None, interface)
                 .and_then(|instance| component.get_export_index(Some(&instance), function));
             exports[hook as usize] = found;
         }

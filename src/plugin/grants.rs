@@ -1,6 +1,6 @@
 //! What a plugin may do beyond the session that it is called for; nothing unless it is written down.
 
-use crate::config::Grants;
+use crate::config::{Grants, HostPattern};
 use crate::message::Pattern;
 
 /// Grants, ready to be asked.
@@ -13,6 +13,7 @@ pub struct Granted {
     pub upstreams: Vec<Box<str>>,
     headers: Vec<Pattern>,
     kv: Vec<Box<str>>,
+    http: Vec<HostPattern>,
 }
 
 impl Granted {
@@ -26,6 +27,7 @@ impl Granted {
             upstreams: grants.upstreams.iter().map(|name| name.as_str().into()).collect(),
             headers: patterns(&grants.headers.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>()),
             kv: grants.kv.iter().map(|prefix| prefix.as_str().into()).collect(),
+            http: grants.http.clone(),
         }
     }
 
@@ -33,6 +35,11 @@ impl Granted {
     pub fn header(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         self.headers.iter().any(|pattern| pattern.matches(&name))
+    }
+
+    /// Whether the plugin may ask this host. `default`: the port that the scheme implies.
+    pub fn host(&self, host: &str, port: u16, default: u16) -> bool {
+        self.http.iter().any(|pattern| pattern.matches(host, port, default))
     }
 
     /// Whether the plugin may use this key of the store.

@@ -116,6 +116,7 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         node,
         denials: Default::default(),
         shadow: false,
+        http_requests: Arc::new(tokio::sync::Semaphore::new(0)),
     };
     let begun = Instant::now();
     match Instance::new(&template, &Arc::new(context)).await {

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, TypedFunc};
+use wasmtime::component::{ComponentNamedList, Func, Lift, Lower, Resource, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::budget::Metered;
@@ -14,7 +14,7 @@ use super::call::{Answer, Call, Decision, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook};
 use super::failure::Why;
 use super::generation::Template;
-use super::host::{Context, State, wit_message};
+use super::host::{self, Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
 use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
@@ -33,6 +33,8 @@ pub struct Instance {
     first_memory: usize,
     /// Set when guest code was broken off: the store is dead then.
     dead: bool,
+    /// Set when the guest keeps many of the host's resources from call to call.
+    crowded: bool,
 }
 
 /// What each hook is given and answers; see sdk/wit.
@@ -52,6 +54,7 @@ mod signature {
     pub type Reply<'a> = ((u64, &'a str, Result<hooks::on_reply::Response, hooks::on_reply::Failure>), Answered<()>);
     pub type Presence<'a> =
         ((&'a str, hooks::on_presence::Event, &'a str, Option<&'a str>, &'a str, u32), Answered<()>);
+    pub type Http = ((Resource<host::http::IncomingRequest>, Resource<host::http::ResponseOutparam>), ());
 }
 
 impl Instance {
@@ -94,7 +97,7 @@ impl Instance {
             }
         }
         let first_memory = store.data().memory_bytes();
-        let mut made = Self { store, hooks, account, waits, first_memory, dead: false };
+        let mut made = Self { store, hooks, account, waits, first_memory, dead: false, crowded: false };
         made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
         if made.hooks[Hook::Init as usize].is_some() {
             made.call(&Call::Init, &mut None).await?;
@@ -135,7 +138,8 @@ impl Instance {
             Subscription<'static>,
             Timer<'static>,
             Reply<'static>,
-            Presence<'static>
+            Presence<'static>,
+            Http
         );
         Ok(())
     }
@@ -185,6 +189,11 @@ impl Instance {
                 let params = (&**topic, what, &**session_id, user.as_deref(), &**info, *sessions_of_user);
                 done(self.typed::<s::Presence<'_>, _, _>(hook, event, params).await?)
             }
+            Call::Http { request } => {
+                let params = self.store.data_mut().http_request(request)?;
+                self.typed::<s::Http, _, _>(hook, event, params).await?;
+                Ok(Answer::Http(Box::new(self.store.data_mut().http_answer()?)))
+            }
         }
     }
 
@@ -220,6 +229,7 @@ impl Instance {
         match answer {
             Ok(answer) => {
                 self.dead = false;
+                self.crowded = self.waits && state.is_crowded();
                 Ok(answer)
             }
             Err(Some(error)) => Err(Why::of(&error, state.memory.refused)),
@@ -242,7 +252,7 @@ impl Instance {
         let state = self.store.data();
         let limit = state.context.limits.memory.0;
         let room = limit.saturating_sub(self.first_memory);
-        !self.dead && state.memory_bytes() <= self.first_memory + room / 2
+        !self.dead && !self.crowded && state.memory_bytes() <= self.first_memory + room / 2
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 use super::cache::Cache;
@@ -102,6 +103,7 @@ impl Loader {
             config: Config::plugin_json(settings),
             node: self.node.clone(),
             denials: Default::default(),
+            http_requests: Arc::new(Semaphore::new(settings.limits.http_requests.min(Semaphore::MAX_PERMITS))),
         })
     }
 }

@@ -33,7 +33,7 @@ mod told;
 mod wit;
 
 pub use cache::Cache;
-pub use call::{SubscriptionEvent, Verdict};
+pub use call::{HttpAnswer, HttpRequest, SubscriptionEvent, Verdict};
 pub use catalog::Catalog;
 pub use chain::{Admission, Chain, RouteChain};
 pub use effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};

@@ -24,3 +24,37 @@ pub enum BorrowedMessage<'a> {
     #[component(name = "binary")]
     Binary(&'a [u8]),
 }
+
+/// Plain HTTP, the standard's interfaces.
+pub mod http {
+    use crate::plugin::host::http as host;
+
+    wasmtime::component::bindgen!({
+        path: ["sdk/wit/http/deps/wasi-io.wit", "sdk/wit/http/deps/wasi-clocks.wit", "sdk/wit/http/deps/wasi-http.wit"],
+        inline: "
+            package tidegate:host;
+            world http {
+                import wasi:http/types@0.2.12;
+                import wasi:http/outgoing-handler@0.2.12;
+            }
+        ",
+        world: "tidegate:host/http",
+        imports: { default: trappable },
+        require_store_data_send: true,
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:http/types.fields": host::Fields,
+            "wasi:http/types.incoming-request": host::IncomingRequest,
+            "wasi:http/types.outgoing-request": host::OutgoingRequest,
+            "wasi:http/types.request-options": host::RequestOptions,
+            "wasi:http/types.response-outparam": host::ResponseOutparam,
+            "wasi:http/types.incoming-response": host::IncomingResponse,
+            "wasi:http/types.incoming-body": host::IncomingBody,
+            "wasi:http/types.future-trailers": host::FutureTrailers,
+            "wasi:http/types.outgoing-response": host::OutgoingResponse,
+            "wasi:http/types.outgoing-body": host::OutgoingBody,
+            "wasi:http/types.future-incoming-response": host::FutureResponse,
+        },
+    });
+}

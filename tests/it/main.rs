@@ -15,6 +15,8 @@ mod floors;
 mod frames;
 mod handshake;
 mod hostile;
+mod http;
+mod http_out;
 mod limits;
 mod plugin_tools;
 mod reload;

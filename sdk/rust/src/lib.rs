@@ -85,6 +85,8 @@ mod export;
 mod handshake;
 pub mod history;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod kv;
 pub mod log;
 mod message;
@@ -116,3 +118,8 @@ pub use session::{Session, Subscribe};
 #[cfg(all(doctest, not(target_arch = "wasm32")))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// The guide's plugins compile.
+#[cfg(all(doctest, feature = "http", not(target_arch = "wasm32")))]
+#[doc = include_str!("../../../docs/guides/http.md")]
+mod guide {}

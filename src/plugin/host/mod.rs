@@ -4,6 +4,7 @@ mod clock;
 mod config;
 mod handshake;
 mod history;
+pub mod http;
 mod kv;
 mod log;
 mod metrics;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Error, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -39,6 +41,10 @@ use crate::node::Node;
 use crate::state::SessionState;
 use crate::tap::Note;
 
+/// Resources of an instance (streams, headers, requests): at a time, and from one call to the next.
+const RESOURCES: usize = 512;
+const RESOURCES_KEPT: usize = 128;
+
 /// What all instances of a generation share.
 pub struct Context {
     pub name: Arc<str>,
@@ -52,6 +58,8 @@ pub struct Context {
     pub denials: Mutex<HashMap<&'static str, Instant>>,
     /// Its effects are thrown away, so nothing that it does may be seen by others.
     pub shadow: bool,
+    /// How many more requests to other servers may be under way.
+    pub http_requests: Arc<Semaphore>,
 }
 
 impl Context {
@@ -71,6 +79,7 @@ pub struct State {
     pub memory: Memory,
     /// What this call has used up so far.
     used: Used,
+    http: http::Http,
     wasi: WasiCtx,
     speaker: Arc<wasi::Speaker>,
     table: ResourceTable,
@@ -94,6 +103,8 @@ impl State {
     pub fn new(context: Arc<Context>) -> Self {
         let limits = context.limits;
         let speaker = Arc::default();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
         Self {
             event: None,
             hook: Hook::Init,
@@ -103,7 +114,8 @@ impl State {
             wasi: wasi::context(&context, &speaker),
             speaker,
             context,
-            table: ResourceTable::new(),
+            http: http::Http::default(),
+            table,
         }
     }
 
@@ -114,6 +126,7 @@ impl State {
         self.budget.begin();
         self.memory.refused = false;
         self.used = Used::default();
+        self.http.begin();
         self.used.first_effect = event.as_ref().map_or(0, |event| event.effects.list.len());
         self.event = event;
     }
@@ -240,6 +253,11 @@ impl State {
         );
     }
 
+    /// Whether the instance has kept so many resources that a new one is better.
+    pub fn is_crowded(&mut self) -> bool {
+        self.table.iter_mut().count() > RESOURCES_KEPT
+    }
+
     /// Memory that the instance has now, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
@@ -339,6 +357,7 @@ pub fn link_waiting(linker: &mut Linker<State>) -> Result<()> {
     wit::history::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::presence::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
     wit::kv::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+    http::link(linker)?;
     wasmtime_wasi::p2::add_to_linker_async(linker)
 }
 

@@ -4,4 +4,4 @@ mod decoder;
 mod upgrade;
 
 pub use decoder::{Decoder, Flow, Frame};
-pub use upgrade::{Refused, accept_key, check};
+pub use upgrade::{Refused, accept_key, check, is_allowed, is_asked};

@@ -49,6 +49,11 @@ pub fn check<B>(request: &Request<B>, origins: Option<&[String]>) -> Result<Stri
     Ok(key.to_owned())
 }
 
+/// Whether this asks for a WebSocket at all, however well.
+pub fn is_asked<B>(request: &Request<B>) -> bool {
+    has_token(request.headers(), &header::UPGRADE, "websocket")
+}
+
 /// The server's answer to a key (RFC 6455 section 4.2.2).
 pub fn accept_key(key: &str) -> String {
     let mut hash = Sha1::new();
@@ -58,7 +63,7 @@ pub fn accept_key(key: &str) -> String {
 }
 
 /// Clients that are no browsers send no Origin; what they do cannot be a page of somebody else's (RFC 6455 section 10.2).
-fn is_allowed(headers: &HeaderMap, host: &str, origins: Option<&[String]>) -> bool {
+pub fn is_allowed(headers: &HeaderMap, host: &str, origins: Option<&[String]>) -> bool {
     let mut all = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = all.next() else { return true };
     let (Ok(origin), None) = (origin.to_str(), all.next()) else {

@@ -14,9 +14,24 @@ pub(crate) fn built() -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// The chat plugin with another behaviour: every message ends in " (v2)". Built with the others from tests/guests.
+/// The chat plugin with another behaviour: every message ends in " (v2)".
 pub(crate) fn chat_v2() -> PathBuf {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins/test/chat-v2.wasm");
+    test_guest("chat-v2")
+}
+
+/// The plugin that answers plain HTTP requests.
+pub(crate) fn http() -> Vec<u8> {
+    std::fs::read(test_guest("http")).unwrap()
+}
+
+/// The plugin of the guide to plain HTTP: hooks and a handler in one file.
+pub(crate) fn tickets() -> Vec<u8> {
+    std::fs::read(test_guest("tickets")).unwrap()
+}
+
+/// Built with the plugins from tests/guests.
+fn test_guest(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/plugins/test/{name}.wasm"));
     assert!(file.is_file(), "{} is missing: cargo xtask plugins", file.display());
     file
 }

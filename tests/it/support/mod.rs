@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod guests;
+pub(crate) mod http;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

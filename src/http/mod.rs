@@ -1,5 +1,7 @@
 //! HTTP requests: match the route, ask `authenticate`, choose the transport, answer.
 
+mod plain;
+
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::apply::Applier;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
-use crate::plugin::{Admission, Effects, Event, Failure, RouteChain};
+use crate::plugin::{Admission, Chain, Effects, Event, Failure, Hook, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
 use crate::session::{self, Begin};
 use crate::state::{Handshake, SessionState, decode_segment};
@@ -83,7 +85,13 @@ impl Http {
                 let parameters =
                     found.params.iter().map(|(name, value)| (name.into(), decode_segment(value))).collect();
                 let name = route.route.name.clone();
-                (name, self.upgrade(request, (peer, permit), route, parameters).await)
+                let handled = !websocket::is_asked(&request) && route.chain.load().has(Hook::Http);
+                let answered = match handled {
+                    // Boxed, as its future is the larger one and upgrades are many.
+                    true => Box::pin(self.plain(request, peer, route, parameters)).await,
+                    false => self.upgrade(request, (peer, permit), route, parameters).await,
+                };
+                (name, answered)
             }
             Err(_) => ("-".into(), site.files.answer(request).await),
         };
@@ -117,7 +125,11 @@ impl Http {
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let upgrade = hyper::upgrade::on(&mut request);
-        let (state, mut effects) = self.authenticate(&request, peer, &route, parameters).await?;
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
+        let chain = route.chain.load_full();
+        let introduced = request.extensions_mut().remove::<Introduced>();
+        let (state, mut effects) = self.authenticate(&route, &chain, "websocket", handshake, introduced.as_ref()).await?;
         // Browsers do not tell a page why a handshake failed. A plain GET does: it is refused as the handshake would be,
         // or told that an upgrade is all that is missing.
         let key = checked?;
@@ -151,18 +163,17 @@ impl Http {
     /// Who comes in as what, or the answer that refuses.
     async fn authenticate(
         &self,
-        request: &Request<Incoming>,
-        peer: IpAddr,
         route: &Arc<RouteChain>,
-        parameters: Vec<(Box<str>, Box<str>)>,
+        chain: &Chain,
+        transport: &'static str,
+        handshake: Handshake,
+        introduced: Option<&Introduced>,
     ) -> Result<(Box<SessionState>, Effects), Refusal> {
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
         let offered = handshake.subprotocols();
         let state = SessionState {
             id: self.applier.node.registry.new_id(),
             route: route.route.clone(),
-            transport: "websocket",
+            transport,
             user: None,
             subprotocol: None,
             attributes: Vec::new(),
@@ -172,8 +183,7 @@ impl Http {
             expiry: None,
         };
         let mut event = Some(Box::new(Event::of(Box::new(state))));
-        let chain = route.chain.load_full();
-        let decided = match request.extensions().get::<Introduced>() {
+        let decided = match introduced {
             Some(Introduced { user, attributes }) => {
                 if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
                     state.attributes.clone_from(attributes);
