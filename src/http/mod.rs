@@ -129,7 +129,8 @@ impl Http {
         let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
         let chain = route.chain.load_full();
         let introduced = request.extensions_mut().remove::<Introduced>();
-        let (state, mut effects) = self.authenticate(&route, &chain, "websocket", handshake, introduced.as_ref()).await?;
+        let (state, mut effects) =
+            self.authenticate(&route, &chain, "websocket", handshake, introduced.as_ref()).await?;
         // Browsers do not tell a page why a handshake failed. A plain GET does: it is refused as the handshake would be,
         // or told that an upgrade is all that is missing.
         let key = checked?;

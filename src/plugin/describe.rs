@@ -74,9 +74,12 @@ pub fn effects(effects: &Effects) -> Vec<Value> {
     let mut all = Vec::with_capacity(list.len() + if_refused.len());
     all.extend(response.subprotocol.as_ref().map(|name| json!({ "select-subprotocol": name })));
     all.extend(response.headers.iter().map(|(name, value)| json!({ "add-header": name, "value": value })));
-    all.extend(response.body.as_ref().map(|(content_type, body)| {
-        json!({ "set-body": message(bytes(body)), "content-type": content_type })
-    }));
+    all.extend(
+        response
+            .body
+            .as_ref()
+            .map(|(content_type, body)| json!({ "set-body": message(bytes(body)), "content-type": content_type })),
+    );
     all.extend(list.iter().map(effect));
     all.extend(if_refused.iter().map(|(text, _)| json!({ "send-if-refused": message(text.as_ref()) })));
     all
@@ -253,7 +256,7 @@ mod tests {
             metadata: vec![("trace".into(), "7".into())],
         };
         let list = vec![
-            Effect::Send(Message::Text("hi".into())),
+            Effect::Send(Message::Text("hi".into()), 0),
             Effect::SetUser(Some("ann".into())),
             Effect::SetUser(None),
             Effect::SetAttribute("role".into(), Some("host".into())),
@@ -271,6 +274,13 @@ mod tests {
             Effect::CancelTimer { plugin: "p".into(), name: "tick".into() },
             Effect::Publish(Box::new(plain)),
             Effect::Publish(Box::new(rich)),
+            Effect::Forward(Box::new(Forward::plain("orders".into(), Message::Text("hi".into())))),
+            Effect::Forward(Box::new(Forward {
+                reply_to: Some(("p".into(), "t".into())),
+                headers: vec![("x-a".into(), "1".into())],
+                timeout: Some(5),
+                ..Forward::plain("orders".into(), Message::Text("hi".into()))
+            })),
             Effect::ToUser("ann".into(), Remote::Send(Message::Text("hi".into()))),
             Effect::ToUser("ann".into(), Remote::Subscribe(topic("room"))),
             Effect::ToSession(session, Remote::Unsubscribe(topic("room"))),
@@ -281,7 +291,7 @@ mod tests {
             headers: vec![("x-a".into(), "1".into())],
             body: Some(("text/plain".into(), b"no".to_vec())),
         };
-        let if_refused = vec![Message::Text("sorry".into())];
+        let if_refused = vec![(Message::Text("sorry".into()), 0)];
         let id = "0000000000000001-0000000000000002";
         let expected = json!([
             { "select-subprotocol": "v1" },
@@ -309,6 +319,8 @@ mod tests {
                 "key": "k",
                 "metadata": { "trace": "7" },
             },
+            { "forward": "orders", "message": "hi" },
+            { "request": "orders", "tag": "t", "message": "hi", "headers": { "x-a": "1" }, "timeout": 5 },
             { "send-to-user": "ann", "message": "hi" },
             { "subscribe-user": "ann", "topic": "room" },
             { "unsubscribe-session": id, "topic": "room" },

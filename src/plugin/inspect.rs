@@ -113,6 +113,7 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         limits: settings.limits,
         granted: Granted::new(&settings.grants),
         config: serde_json::json!({}),
+        denials: Default::default(),
         node,
         denials: Default::default(),
         shadow: false,
@@ -170,6 +171,8 @@ fn needed(interface: &str, function: &str) -> Vec<(&'static str, &'static str, &
     const USERS: (&str, &str, &str) = ("users", "true", "");
     const SESSIONS: (&str, &str, &str) = ("sessions", "true", "");
     const KV: (&str, &str, &str) = ("kv", "[]", "prefixes of keys; \"\" for all");
+    const HEADERS: (&str, &str, &str) = ("headers", "[]", "names of request headers, such as \"authorization\"");
+    const UPSTREAMS: (&str, &str, &str) = ("upstreams", "[]", "names of upstreams");
     match (interface, function) {
         ("topics", "publish") => vec![PUBLISH],
         ("session", "subscribe") | ("history" | "presence", _) => vec![SUBSCRIBE],
@@ -178,6 +181,8 @@ fn needed(interface: &str, function: &str) -> Vec<(&'static str, &'static str, &
         ("users", _) => vec![USERS],
         ("sessions", _) => vec![SESSIONS],
         ("kv", _) => vec![KV],
+        ("handshake", "header" | "headers" | "cookie") => vec![HEADERS],
+        ("upstream", "forward" | "request") => vec![UPSTREAMS],
         _ => Vec::new(),
     }
 }
@@ -226,7 +231,14 @@ mod tests {
         ];
         assert_eq!(keys, expected);
         // Whatever is proposed can be pasted.
-        let every = [("topics", "publish"), ("sessions", "subscribe"), ("users", "send"), ("kv", "get")];
+        let every = [
+            ("topics", "publish"),
+            ("sessions", "subscribe"),
+            ("users", "send"),
+            ("kv", "get"),
+            ("handshake", "cookie"),
+            ("upstream", "request"),
+        ];
         let all: Vec<_> = every.iter().flat_map(|(interface, function)| needed(interface, function)).collect();
         let text: String = all.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();
         toml::from_str::<crate::config::Grants>(&text).unwrap();

@@ -137,7 +137,7 @@ impl Client {
     async fn frame(&mut self, opcode: u8, payload: &[u8]) -> std::io::Result<()> {
         let mut frame = vec![0x80 | opcode];
         match payload.len() {
-            length @ 0..126 => frame.push(0x80 | length as u8),
+            length @ 0..=125 => frame.push(0x80 | length as u8),
             length @ 126..=0xffff => {
                 frame.push(0x80 | 126);
                 frame.extend_from_slice(&(length as u16).to_be_bytes());
