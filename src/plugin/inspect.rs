@@ -115,7 +115,6 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         config: serde_json::json!({}),
         denials: Default::default(),
         node,
-        denials: Default::default(),
         shadow: false,
         http_requests: Arc::new(tokio::sync::Semaphore::new(0)),
     };
