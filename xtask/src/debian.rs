@@ -1,91 +1,84 @@
-//! Debian's Rust compiler, unpacked privately: compiles plugins where neither the target nor rustup can be had.
+//! Packages of Debian's, unpacked privately under target/: tools are had without being installed.
 
 use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{process, workspace};
 
-/// The compiler that Debian keeps recent for its browsers, and the source of std, which is built with it: no package
-/// has std compiled for wasm32-unknown-unknown.
-const PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
-
-/// What rustc-web wants for linking native programs. Whoever has cargo has these.
-const NOT_NEEDED: [&str; 4] = ["gcc", "binutils", "libc6-dev", "libc-dev"];
-
-pub(crate) struct Compiler {
-    pub(crate) rustc: PathBuf,
-    pub(crate) linker: PathBuf,
-    /// Where the packages were unpacked: a prefix of paths in std.
-    pub(crate) root: PathBuf,
+/// Packages that are downloaded together, with those of their dependencies that this machine lacks.
+pub(crate) struct Bundle {
+    /// What it is, with its size, for the user who waits.
+    pub(crate) told: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    /// Dependencies that are left out; one that ends in `-` stands for all that begin so.
+    pub(crate) not_needed: &'static [&'static str],
 }
 
-/// Makes the compiler ready under `home`, downloading some 140 MB the first time.
-pub(crate) fn prepare(home: &Path) -> Result<Compiler> {
-    let linker = linker()?;
-    let root = home.join("root");
-    let rustc = home.join("rustc");
-    if !root.is_dir() {
-        unpack(home, &root)?;
-    }
-    write_wrapper(&rustc, &root)?;
-    let version = process::answer(Command::new(&rustc).arg("--version")).with_context(|| {
-        format!("Debian's compiler was unpacked but does not run; delete {} to try afresh", home.display())
-    })?;
-    eprintln!(
-        "compiling plugins: with Debian's {version} (the first build also compiles std, which takes some minutes)"
-    );
-    Ok(Compiler { rustc, linker, root })
-}
-
-/// Leaves `root` complete or not there: it is unpacked beside, and renamed.
-fn unpack(home: &Path, root: &Path) -> Result<()> {
-    for tool in ["apt-get", "apt-cache", "dpkg-query", "dpkg-deb"] {
-        ensure!(workspace::which(tool).is_some(), "`{tool}` is not installed: this is not Debian");
-    }
-    let packages = packages()?;
-    eprintln!("compiling plugins: downloading Debian's compiler ({}), about 140 MB …", packages.join(", "));
-    let (download, partial) = (home.join("download"), home.join("root.partial"));
-    for folder in [&download, &partial] {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    }
-    // Some warnings of apt's (it downloads as root) help nobody; a failure still shows them.
-    process::answer(Command::new("apt-get").args(["--quiet", "download"]).args(&packages).current_dir(&download))?;
-    for package in fs::read_dir(&download)? {
-        process::answer(Command::new("dpkg-deb").arg("--extract").arg(package?.path()).arg(&partial))?;
-    }
-    fs::remove_dir_all(&download)?;
-    fs::rename(&partial, root).with_context(|| format!("{} cannot be put in place", root.display()))
-}
-
-/// What must be downloaded: the compiler, and those of its dependencies that this machine lacks. Their names carry
-/// versions that move, so apt is asked.
-fn packages() -> Result<Vec<String>> {
-    if !has_candidate(PACKAGES[0])? {
-        if rustix::process::geteuid().is_root() {
-            eprintln!("compiling plugins: asking for Debian's package lists with `apt-get update` …");
-            process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
+impl Bundle {
+    /// Unpacks the packages into `home/root`, unless they are there.
+    pub(crate) fn unpack(&self, home: &Path) -> Result<PathBuf> {
+        let root = home.join("root");
+        if root.is_dir() {
+            return Ok(root);
         }
-        ensure!(has_candidate(PACKAGES[0])?, "apt knows no package {}; `apt-get update` may help", PACKAGES[0]);
-    }
-    let mut wanted = BTreeSet::new();
-    let mut open: Vec<String> = PACKAGES.map(str::to_owned).to_vec();
-    while let Some(package) = open.pop() {
-        if wanted.contains(&package) || NOT_NEEDED.contains(&package.as_str()) || is_installed(&package) {
-            continue;
+        for tool in ["apt-get", "apt-cache", "dpkg-query", "dpkg-deb"] {
+            ensure!(workspace::which(tool).is_some(), "`{tool}` is not installed: this is not Debian");
         }
-        let answer = process::answer(Command::new("apt-cache").args(["depends", "--important", &package]))?;
-        open.extend(dependencies(&answer));
-        wanted.insert(package);
+        let packages = self.closure()?;
+        eprintln!("compiling plugins: downloading {} ({}) …", self.told, packages.join(", "));
+        let (download, partial) = (home.join("download"), home.join("root.partial"));
+        for folder in [&download, &partial] {
+            let _ = fs::remove_dir_all(folder);
+            fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        }
+        // Some warnings of apt's (it downloads as root) help nobody; a failure still shows them.
+        process::answer(Command::new("apt-get").args(["--quiet", "download"]).args(&packages).current_dir(&download))?;
+        for package in fs::read_dir(&download)? {
+            process::answer(Command::new("dpkg-deb").arg("--extract").arg(package?.path()).arg(&partial))?;
+        }
+        fs::remove_dir_all(&download)?;
+        // Complete or not there.
+        fs::rename(&partial, &root).with_context(|| format!("{} cannot be put in place", root.display()))?;
+        Ok(root)
     }
-    Ok(wanted.into_iter().collect())
+
+    /// What must be downloaded. Names of dependencies carry versions that move, so apt is asked.
+    fn closure(&self) -> Result<Vec<String>> {
+        for package in self.packages {
+            if !has_candidate(package)? {
+                if rustix::process::geteuid().is_root() {
+                    eprintln!("compiling plugins: asking for Debian's package lists with `apt-get update` …");
+                    process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
+                }
+                ensure!(has_candidate(package)?, "apt knows no package {package}; `apt-get update` may help");
+            }
+        }
+        let mut wanted = BTreeSet::new();
+        let mut open: Vec<String> = self.packages.iter().map(|package| (*package).to_owned()).collect();
+        while let Some(package) = open.pop() {
+            let named = self.packages.contains(&package.as_str());
+            if wanted.contains(&package) || self.leaves_out(&package) || (!named && is_installed(&package)) {
+                continue;
+            }
+            let answer = process::answer(Command::new("apt-cache").args(["depends", "--important", &package]))?;
+            open.extend(dependencies(&answer));
+            wanted.insert(package);
+        }
+        Ok(wanted.into_iter().collect())
+    }
+
+    fn leaves_out(&self, package: &str) -> bool {
+        self.not_needed
+            .iter()
+            .any(|left| if left.ends_with('-') { package.starts_with(left) } else { package == *left })
+    }
 }
 
 fn has_candidate(package: &str) -> Result<bool> {
@@ -105,14 +98,14 @@ fn dependencies(answer: &str) -> Vec<String> {
     named.filter(|name| !name.starts_with('<')).map(str::to_owned).collect()
 }
 
-/// A script, because the compiler's libraries are not where the system looks for them.
-fn write_wrapper(script: &Path, root: &Path) -> Result<()> {
+/// Writes a script that starts an unpacked program, because its libraries are not where the system looks for them.
+pub(crate) fn write_wrapper(script: &Path, root: &Path, program: &str) -> Result<()> {
     let usr = fs::canonicalize(root)?.join("usr");
     let libraries = library_folder(&usr.join("lib"))?;
     let text = format!(
         "#!/bin/sh\nLD_LIBRARY_PATH='{}'\nexport LD_LIBRARY_PATH\nexec '{}' \"$@\"\n",
         libraries.display(),
-        usr.join("bin/rustc").display()
+        usr.join(program).display()
     );
     // An unchanged compiler keeps its time of change: cargo would build everything anew.
     if fs::read_to_string(script).is_ok_and(|present| present == text) {
@@ -134,24 +127,6 @@ fn library_folder(lib: &Path) -> Result<PathBuf> {
     bail!("{} has no libraries: the packages are not what was expected", lib.display())
 }
 
-/// The linker for wasm. rustup's toolchains bring one, otherwise it is the system's.
-fn linker() -> Result<PathBuf> {
-    let sysroot = PathBuf::from(process::answer(workspace::rustc().args(["--print", "sysroot"]))?);
-    let host = process::answer(workspace::rustc().args(["--print", "host-tuple"]))?;
-    let own = sysroot.join("lib/rustlib").join(host).join("bin/rust-lld");
-    if own.is_file() {
-        return Ok(own);
-    }
-    let systems = ["rust-lld", "wasm-ld"].into_iter().find_map(workspace::which);
-    systems.filter(|linker| runs(linker)).context("no linker for wasm: install Debian's package lld")
-}
-
-fn runs(program: &Path) -> bool {
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +135,12 @@ mod tests {
     fn real_dependencies_are_read_and_virtual_ones_left_out() {
         let answer = "rustc-web\n  Depends: libc6\n |Depends: libfoo\n  Depends: <libc-dev>\n    libc6-dev\n  Conflicts: rustc\n";
         assert_eq!(dependencies(answer), ["libc6", "libfoo"]);
+    }
+
+    #[test]
+    fn dependencies_are_left_out_by_name_or_by_beginning() {
+        let bundle = Bundle { told: "", packages: &[], not_needed: &["gcc", "libstdc++-"] };
+        assert!(bundle.leaves_out("gcc") && bundle.leaves_out("libstdc++-12-dev"));
+        assert!(!bundle.leaves_out("gcc-12") && !bundle.leaves_out("libstdc++6"));
     }
 }

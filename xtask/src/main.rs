@@ -1,9 +1,13 @@
 //! The project's own commands (`cargo xtask …`): this file reads the command line, the others do the work.
 
 mod browser;
+mod clang;
 mod debian;
+mod debian_rustc;
 mod demo;
 mod gateway;
+mod languages;
+mod npm;
 mod plugins;
 mod process;
 mod tally;
@@ -32,9 +36,11 @@ Commands:
       Run everything: formatting, clippy, the plugins, all tests, licences and advisories.
       --quick        leave out clippy, the documentation tests and the licences
 
-  plugins [NAME...]
-      Build the plugins under plugins/, or only those named, and put them into target/plugins.
-      A running gateway that watches this folder replaces them at once.
+  plugins [--install] [NAME...]
+      Build the plugins under plugins/ and the tour of examples/languages, or only those named, and put them into
+      target/plugins. A running gateway that watches this folder replaces them at once. A language whose tools are not
+      here is skipped.
+      --install      download those tools into target/guest-tools
 
   help
       Print this.
@@ -52,7 +58,7 @@ enum Command {
     Help,
     Demo(demo::Options),
     Test(test::Options),
-    Plugins(Vec<String>),
+    Plugins(plugins::Options),
 }
 
 fn main() -> ExitCode {
@@ -70,7 +76,7 @@ fn main() -> ExitCode {
         }
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
-        Command::Plugins(names) => plugins::run(&names),
+        Command::Plugins(options) => plugins::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("\nerror: {error:#}");
@@ -85,7 +91,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             "help" => return Ok(Command::Help),
             "demo" => Command::Demo(demo::Options::default()),
             "test" => Command::Test(test::Options::default()),
-            "plugins" => Command::Plugins(Vec::new()),
+            "plugins" => Command::Plugins(plugins::Options::default()),
             other => return Err(format!("there is no command `{other}`").into()),
         },
         Some(other) => return Err(other.unexpected()),
@@ -97,7 +103,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             (Command::Demo(options), Long("admin")) => options.admin = address(&parser.value()?)?,
             (Command::Demo(options), Long("release")) => options.release = true,
             (Command::Test(options), Long("quick")) => options.quick = true,
-            (Command::Plugins(names), Value(name)) => names.push(name.string()?),
+            (Command::Plugins(options), Long("install")) => options.install = true,
+            (Command::Plugins(options), Value(name)) => options.names.push(name.string()?),
             (_, other) => return Err(other.unexpected()),
         }
     }
@@ -133,6 +140,13 @@ mod tests {
         assert!(parsed("test echo").is_err());
         assert!(parsed("demo --listen nonsense").is_err());
         assert!(parsed("dance").is_err());
+    }
+
+    #[test]
+    fn plugins_are_named_and_their_tools_installed() {
+        let Ok(Command::Plugins(options)) = parsed("plugins echo --install tour-c") else { panic!("not plugins") };
+        assert_eq!(options.names, ["echo", "tour-c"]);
+        assert!(options.install);
     }
 
     #[test]

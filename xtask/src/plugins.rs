@@ -1,4 +1,4 @@
-//! `cargo xtask plugins`: compiles the plugins under plugins/ and puts them where the examples' gateways look.
+//! `cargo xtask plugins`: compiles the plugins and puts them where the examples' gateways look.
 
 use std::{
     fs,
@@ -9,24 +9,61 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{process, toolchain::Toolchain, workspace};
+use crate::{languages::Language, process, toolchain::Toolchain, workspace};
 
-/// One folder under plugins/. A plugin's name is its folder's.
+/// The tour of examples/languages that is in Rust.
+const TOUR: &str = "tour-rust";
+
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) names: Vec<String>,
+    /// Download the tools of other languages.
+    pub(crate) install: bool,
+}
+
+/// A plugin in Rust. Its name is its folder's.
 struct Plugin {
     name: String,
     package: String,
     artifact: String,
 }
 
-pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
-    build(names)?;
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let of_languages = |name: &String| name == TOUR || Language::ALL.iter().any(|language| language.tour() == name);
+    let (tours, names): (Vec<_>, Vec<_>) = options.names.iter().cloned().partition(of_languages);
+    let wanted = |name: &str| options.names.is_empty() || tours.iter().any(|tour| tour == name);
+    if options.names.is_empty() || !names.is_empty() {
+        build(&names)?;
+    }
+    if wanted(TOUR) {
+        build_tour()?;
+    }
+    let mut skipped = Vec::new();
+    for language in Language::ALL.into_iter().filter(|language| wanted(language.tour())) {
+        match language.tools(options.install) {
+            Ok(tools) => tools.build()?,
+            // What was asked for by name must be built, and so must what was to be installed.
+            Err(error) if options.install || !options.names.is_empty() => return Err(error.context(language.step())),
+            Err(error) => skipped.push(format!("{}: {error:#}", language.step())),
+        }
+    }
+    if !skipped.is_empty() {
+        println!("\n{} skipped; `cargo xtask plugins --install` downloads what they need:", skipped.len());
+        skipped.iter().for_each(|skipped| println!("  SKIPPED {skipped}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds these plugins, or all of them, and prints a line for each.
+/// Builds these plugins of plugins/, or all of them, and prints a line for each.
 pub(crate) fn build(names: &[String]) -> Result<()> {
     let plugins = select(discover(&workspace::root().join("plugins"))?, names)?;
     build_into(&plugins, &workspace::plugin_directory())
+}
+
+/// Builds the tour that is in Rust. Those in other languages: [`Language::tools`].
+pub(crate) fn build_tour() -> Result<()> {
+    let tour = read(&workspace::root().join("examples/languages/rust/Cargo.toml"))?;
+    build_into(&[Plugin { name: TOUR.to_owned(), ..tour }], &workspace::plugin_directory().join("languages"))
 }
 
 /// Builds the guests that only tests load, apart from the plugins, which the examples' gateways watch.
@@ -37,25 +74,33 @@ pub(crate) fn build_test_guests() -> Result<()> {
 
 fn build_into(plugins: &[Plugin], directory: &Path) -> Result<()> {
     let toolchain = Toolchain::find()?;
-    fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     for plugin in plugins {
-        let started = Instant::now();
-        // One cargo for each plugin: built together they would share features of their dependencies, and a plugin's
-        // bytes would depend on which others were named.
-        process::run(&mut toolchain.build(&plugin.package))
-            .with_context(|| format!("plugin {} was not built; the one in place is untouched", plugin.name))?;
-        let source = toolchain.output(&plugin.artifact);
-        let content =
-            fs::read(&source).with_context(|| format!("plugin {}: {} was not made", plugin.name, source.display()))?;
-        let changed = put(&directory.join(&plugin.name).with_extension("wasm"), &content)?;
-        println!(
-            "plugin {:<12} {:>7.1} KiB  {:>8}  {}",
-            plugin.name,
-            content.len() as f64 / 1024.0,
-            process::spell(started.elapsed()),
-            if changed { "new" } else { "unchanged" },
-        );
+        build_file(&plugin.name, &directory.join(&plugin.name).with_extension("wasm"), || {
+            // One cargo for each plugin: built together they would share features of their dependencies, and a plugin's
+            // bytes would depend on which others were named.
+            process::run(&mut toolchain.build(&plugin.package))?;
+            let source = toolchain.output(&plugin.artifact);
+            fs::read(&source).with_context(|| format!("{} was not made", source.display()))
+        })?;
     }
+    Ok(())
+}
+
+/// Compiles one plugin, puts it in place and prints a line.
+pub(crate) fn build_file(name: &str, place: &Path, compile: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    let started = Instant::now();
+    let content =
+        compile().with_context(|| format!("plugin {name} was not built; the one in place, if any, is untouched"))?;
+    if let Some(directory) = place.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    }
+    let changed = put(place, &content)?;
+    println!(
+        "plugin {name:<25} {:>7.1} KiB  {:>8}  {}",
+        content.len() as f64 / 1024.0,
+        process::spell(started.elapsed()),
+        if changed { "new" } else { "unchanged" },
+    );
     Ok(())
 }
 
@@ -94,7 +139,8 @@ fn select(plugins: Vec<Plugin>, names: &[String]) -> Result<Vec<Plugin>> {
     ensure!(!plugins.is_empty(), "there are no plugins under plugins/");
     if let Some(unknown) = names.iter().find(|name| !plugins.iter().any(|plugin| plugin.name == **name)) {
         let known: Vec<_> = plugins.into_iter().map(|plugin| plugin.name).collect();
-        bail!("there is no plugin `{unknown}` under plugins/; there are: {}", known.join(", "));
+        let tours = Language::ALL.map(Language::tour).join(", ");
+        bail!("there is no plugin `{unknown}`; there are: {}, {TOUR}, {tours}", known.join(", "));
     }
     Ok(plugins.into_iter().filter(|plugin| names.is_empty() || names.contains(&plugin.name)).collect())
 }

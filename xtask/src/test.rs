@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{browser, plugins, process, tally::Tally, workspace};
+use crate::{browser, languages::Language, plugins, process, tally::Tally, workspace};
 
 #[derive(Default)]
 pub(crate) struct Options {
@@ -38,14 +38,24 @@ const PAGE_TEST: &str = "chat_page";
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
-    let browser = report.needed("page test", browser::ensure);
+    let browser = report.needed("page test", browser::ensure).is_some();
     report.step("formatting", || process::run(&mut workspace::cargo(&["fmt", "--all", "--check"])));
     if options.quick {
         report.skip("clippy", "--quick");
     } else {
         report.step("clippy", || process::run(&mut workspace::cargo(CLIPPY)));
     }
-    if report.step("plugins", || plugins::build(&[]).and_then(|()| plugins::build_test_guests())) {
+    let build = || {
+        plugins::build(&[])?;
+        plugins::build_tour()?;
+        plugins::build_test_guests()
+    };
+    if report.step("plugins", build) {
+        for language in Language::ALL {
+            if let Some(tools) = report.needed(language.step(), || language.tools(true)) {
+                report.step(language.step(), || tools.build());
+            }
+        }
         report.tests(options.quick, browser);
     } else {
         report.fail("tests", "not run: they need the plugins, which were not built");
@@ -110,16 +120,16 @@ impl Report {
     }
 
     /// What some test needs. Where it cannot be had, that test is skipped, and told; in CI, it fails.
-    fn needed(&mut self, name: &'static str, ensure: impl FnOnce() -> Result<()>) -> bool {
+    fn needed<T>(&mut self, name: &'static str, ensure: impl FnOnce() -> Result<T>) -> Option<T> {
         match ensure() {
-            Ok(()) => true,
+            Ok(found) => Some(found),
             Err(error) if env::var_os("CI").is_some() => {
                 self.fail(name, &format!("{error:#}"));
-                false
+                None
             }
             Err(error) => {
                 self.skip(name, &format!("{error:#}"));
-                false
+                None
             }
         }
     }

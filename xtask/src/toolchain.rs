@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{debian, process, workspace};
+use crate::{debian_rustc, process, workspace};
 
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -111,7 +111,7 @@ impl Toolchain {
 
     fn debian() -> Result<Self> {
         let home = workspace::target().join("guest-toolchain");
-        let compiler = debian::prepare(&home)?;
+        let compiler = debian_rustc::prepare(&home)?;
         let mut prefixes = common_prefixes();
         // Cargo names files inside the repository relative to it.
         if let Ok(inside) = compiler.root.strip_prefix(workspace::root()) {
