@@ -17,6 +17,7 @@ mod handshake;
 mod hostile;
 mod http;
 mod http_out;
+mod languages;
 mod limits;
 mod plugin_tools;
 mod reload;

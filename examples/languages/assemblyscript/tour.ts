@@ -14,6 +14,7 @@ export function init(): string | null {
     if (!isNumber(number)) return `longest = \`${number}\`: not a number of bytes`;
     longest = U64.parseInt(number);
   }
+  log.info("ready");
   return null;
 }
 

@@ -16,6 +16,7 @@ bool on_init(tide_string *error) {
   greeting = tide_config_get(&T("greeting"), &text) ? tide_keep(text) : T("welcome");
   if (tide_config_get(&T("longest"), &text) && !tide_parse(text, UINT32_MAX, &longest))
     return tide_fail(error, tide_concat(T("longest = `"), text, T("`: not a number of bytes")));
+  tide_log(TIDE_LOG_LEVEL_INFO, T("ready"));
   return true;
 }
 

@@ -16,6 +16,7 @@ export const onInit = {
     const number = config.get("longest") ?? "200";
     if (!isNumber(number)) throw `longest = \`${number}\`: not a number of bytes`;
     longest = Number(number);
+    log.write("info", "ready");
   },
 };
 

@@ -1,8 +1,8 @@
 // All hooks of the interface, and the functions that the tour has no use for. Tests load it; see also the SDKs of the
 // other languages, which answer the same.
 import {
-  Closer, Decision, Message, Position, Publication, Refusal, Session, Verdict, clock, config, history, hooks, kv, presence as members, random,
-  topics,
+  Decision, Message, Position, Publication, Refusal, Session, Verdict, clock, config, history, hooks, kv,
+  presence as members, random, topics,
 } from "tidegate";
 
 const TOPIC = "every:1";
@@ -76,7 +76,9 @@ function request(session: Session): void {
   tell(session, "query", session.rawQuery);
   tell(session, "header", or(session.header("X-Every")));
   const headers = session.headers;
-  tell(session, "headers", headers.length ? headers[0].name : "none");
+  let found = "none";
+  for (let i = 0; i < headers.length; i++) if (headers[i].name == "x-every") found = headers[i].value;
+  tell(session, "of all headers", found);
   tell(session, "cookie", or(session.cookie("c")));
   tell(session, "route", session.route);
   tell(session, "transport", session.transport);

@@ -119,7 +119,10 @@ static void request(tide_session session) {
   tell(session, T("query"), text);
   tell(session, T("header"), tide_handshake_header(session, &T("X-Every"), &text) ? text : T("none"));
   tide_handshake_headers(session, &headers);
-  tell(session, T("headers"), headers.len ? headers.ptr[0].f0 : T("none"));
+  tide_string found = T("none");
+  for (size_t i = 0; i < headers.len; i++)
+    if (tide_equal(headers.ptr[i].f0, T("x-every"))) found = headers.ptr[i].f1;
+  tell(session, T("of all headers"), found);
   tell(session, T("cookie"), tide_handshake_cookie(session, &T("c"), &text) ? text : T("none"));
   tide_session_route(session, &text);
   tell(session, T("route"), text);

@@ -62,7 +62,7 @@ function request(s) {
   tell(s, "parameter", handshake.parameter(s, "room") ?? "none");
   tell(s, "query", handshake.rawQuery(s));
   tell(s, "header", handshake.header(s, "X-Every") ?? "none");
-  tell(s, "headers", handshake.headers(s)[0]?.[0] ?? "none");
+  tell(s, "of all headers", Object.fromEntries(handshake.headers(s))["x-every"] ?? "none");
   tell(s, "cookie", handshake.cookie(s, "c") ?? "none");
   tell(s, "route", session.route(s));
   tell(s, "transport", session.transport(s));

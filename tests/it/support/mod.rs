@@ -199,7 +199,13 @@ impl Gateway {
 
     /// Whether any log line has all of these texts.
     pub(crate) fn logged(&self, texts: &[&str]) -> bool {
-        self.log.lock().unwrap().iter().any(|line| texts.iter().all(|text| line.contains(text)))
+        self.times_logged(texts) > 0
+    }
+
+    /// How many log lines have all of these texts.
+    pub(crate) fn times_logged(&self, texts: &[&str]) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|line| texts.iter().all(|text| line.contains(text))).count()
     }
 
     /// Waits until a log line has all of these texts.

@@ -16,6 +16,7 @@ impl Plugin for Tour {
         let greeting = config::get("greeting").unwrap_or_else(|| "welcome".to_owned());
         let longest = config::get("longest").unwrap_or_else(|| "200".to_owned());
         let longest = longest.parse().ok().context(format!("longest = `{longest}`: not a number of bytes"))?;
+        log::info!("ready");
         Ok(Self { greeting, longest })
     }
 
