@@ -46,6 +46,24 @@ async fn gateway(guests: &[(&'static str, Vec<u8>)]) -> Gateway {
 }
 
 #[tokio::test]
+async fn the_tour_is_as_its_scenario_tells_in_every_language() {
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/languages/scenario.toml");
+    let directory = tempfile::tempdir().unwrap();
+    for (language, bytes) in tours() {
+        let file = directory.path().join(format!("tour-{language}.wasm"));
+        std::fs::write(&file, bytes).unwrap();
+        let output = crate::support::tidegate(directory.path())
+            .args(["plugin", "test"])
+            .args([&file, &scenario])
+            .output()
+            .await
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{language}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn clients_of_all_languages_talk_to_each_other() {
     let tours = tours();
     let gateway = gateway(&tours).await;
@@ -184,7 +202,7 @@ async fn every_language_has_all_of_the_interface() {
 
             [plugin.everything]
             config = { a = 1 }
-            grants = { publish = ["every:*"], subscribe = ["every:*"], kv = [""] }
+            grants = { publish = ["every:*"], subscribe = ["every:*"], kv = [""], headers = ["x-every", "cookie"] }
         "#;
         let gateway = Gateway::start_with(config, &[("everything", bytes)]).await;
         let url = gateway.ws_url("/every/blue%20sky?a=%20b");
