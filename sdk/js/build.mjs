@@ -50,7 +50,8 @@ function importsOf(file, files, found = new Set()) {
 /** The hooks that the file exports: `export const onInbound = …`, `export { onInbound }`, `export class`. */
 function hooksOf(text) {
   const names = new Set();
-  for (const [, name] of text.matchAll(/^\s*export\s+(?:const|let|var|function|class)\s+(on[A-Z]\w*)/gm)) names.add(name);
+  const declared = /^\s*export\s+(?:const|let|var|function|class)\s+(on[A-Z]\w*)/gm;
+  for (const [, name] of text.matchAll(declared)) names.add(name);
   for (const [, list] of text.matchAll(/^\s*export\s*\{([^}]*)\}/gm)) {
     for (const part of list.split(",")) {
       const name = part.trim().split(/\s+as\s+/).pop();
@@ -60,7 +61,7 @@ function hooksOf(text) {
   const hooks = [...names].map((name) => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase()));
   const unknown = hooks.filter((hook) => !known.includes(hook));
   if (unknown.length) fail(`${input}: there is no hook ${unknown.join(", ")}`);
-  if (!hooks.length) fail(`${input} exports no hook, such as \`export const onInbound = { handle(session, message) { … } }\``);
+  if (!hooks.length) fail(`${input} exports no hook: \`export const onInbound = { handle(session, message) { … } }\``);
   return hooks;
 }
 

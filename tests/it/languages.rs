@@ -180,6 +180,7 @@ const EVERYTHING: &[(&str, &[&str])] = &[
             "random = 5",
             "time = yes",
             "config = {\"a\":1}",
+            "forwarded = no",
         ],
     ),
 ];
@@ -213,6 +214,7 @@ async fn every_language_has_all_of_the_interface() {
                 assert_eq!(client.text().await, *answer, "{language}");
             }
         }
+        assert_eq!(gateway.metric("tidegate_plugin_every_total", &format!("language=\"{language}\"")).await, 2.0);
     }
 }
 

@@ -70,7 +70,8 @@ static bool join(tide_session session, tide_string topic, tide_string *error) {
     tide_send_text(session, tide_concat(refusal == TIDE_DENIED ? T("may not join ") : T("cannot join "), topic));
     return true;
   }
-  if (!tide_session_with_presence(effect, &T("on tour"), &refusal)) return tide_fail(error, T("the presence was refused"));
+  if (!tide_session_with_presence(effect, &T("on tour"), &refusal))
+    return tide_fail(error, T("the presence was refused"));
   tide_send_text(session, tide_concat(T("joined "), topic));
   return true;
 }
@@ -177,7 +178,8 @@ bool on_timer(tide_session session, tide_string *name, tide_string *error) {
   tide_string text;
   tide_refusal refusal;
   if (!tide_session_attribute(session, name, &text)) text = T("");
-  if (!tide_session_set_attribute(session, name, NULL, &refusal)) return tide_fail(error, T("the attribute was refused"));
+  if (!tide_session_set_attribute(session, name, NULL, &refusal))
+    return tide_fail(error, T("the attribute was refused"));
   tide_send_text(session, tide_concat(T("remember: "), text));
   return true;
 }

@@ -107,8 +107,8 @@ function leave(s, topic) {
   sendText(s, `left ${topic}`);
 }
 
-// `say TOPIC TEXT`: publish to everyone else. The answer tells the truth: if the publication is refused later, the client
-// gets the other one.
+// `say TOPIC TEXT`: publish to everyone else. The answer tells the truth: if the publication is refused later, the
+// client gets the other one.
 function say(s, topic, words) {
   const name = session.user(s) ?? "";
   let effect;

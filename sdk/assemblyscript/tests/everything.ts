@@ -2,7 +2,7 @@
 // other languages, which answer the same.
 import {
   Decision, Message, Position, Publication, Refusal, Session, Verdict, clock, config, history, hooks, kv,
-  presence as members, random, topics,
+  metrics, presence as members, random, topics, upstream,
 } from "tidegate";
 
 const TOPIC = "every:1";
@@ -86,6 +86,10 @@ function request(session: Session): void {
   tell(session, "random", random.bytes(5).byteLength.toString());
   tell(session, "time", yes(clock.now() > 1600000000000 && clock.monotonic() > 0));
   tell(session, "config", config.json());
+  metrics.count('every_total{language="assemblyscript"}', 2);
+  metrics.gauge("every_gauge", 0.5);
+  metrics.observe("every_seconds", 0.5);
+  tell(session, "forwarded", yes(!upstream.forward(session, "nowhere", Message.text("hello")).refused));
 }
 
 export function inbound(session: Session, message: Message): Verdict {

@@ -134,6 +134,14 @@ static void request(tide_session session) {
   tell(session, T("time"), yes(tide_clock_now() > 1600000000000 && tide_clock_monotonic() > 0));
   tide_config_json(&text);
   tell(session, T("config"), text);
+  tide_metrics_count(&T("every_total{language=\"c\"}"), 2);
+  tide_metrics_gauge(&T("every_gauge"), 0.5);
+  tide_metrics_observe(&T("every_seconds"), 0.5);
+  tide_message message = tide_text(T("hello"));
+  tide_effect effect;
+  tide_refusal refusal;
+  bool forwarded = tide_upstream_forward(session, &T("nowhere"), &message, &effect, &refusal);
+  tell(session, T("forwarded"), yes(forwarded));
 }
 
 bool on_inbound(tide_session session, tide_message *message, tide_verdict *verdict, tide_string *error) {

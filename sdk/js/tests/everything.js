@@ -5,11 +5,13 @@ import * as config from "tidegate:plugin/config@0.1.0";
 import * as handshake from "tidegate:plugin/handshake@0.1.0";
 import * as history from "tidegate:plugin/history@0.1.0";
 import * as kv from "tidegate:plugin/kv@0.1.0";
+import * as metrics from "tidegate:plugin/metrics@0.1.0";
 import * as presence from "tidegate:plugin/presence@0.1.0";
 import * as publication from "tidegate:plugin/publication@0.1.0";
 import * as random from "tidegate:plugin/random@0.1.0";
 import * as session from "tidegate:plugin/session@0.1.0";
 import * as topics from "tidegate:plugin/topics@0.1.0";
+import * as upstream from "tidegate:plugin/upstream@0.1.0";
 import { admit, next, refusal, replace, stop, text, utf8 } from "../tidegate.js";
 
 const TOPIC = "every:1";
@@ -70,6 +72,16 @@ function request(s) {
   tell(s, "random", random.bytes(5).length);
   tell(s, "time", yes(clock.now() > 1600000000000 && clock.monotonic() > 0));
   tell(s, "config", config.json());
+  metrics.count('every_total{language="javascript"}', 2);
+  metrics.gauge("every_gauge", 0.5);
+  metrics.observe("every_seconds", 0.5);
+  let forwarded = true;
+  try {
+    upstream.forward(s, "nowhere", text("hello"));
+  } catch (error) {
+    forwarded = !["denied", "unsupported"].includes(refusal(error));
+  }
+  tell(s, "forwarded", yes(forwarded));
 }
 
 export const onInit = { handle() {} };
