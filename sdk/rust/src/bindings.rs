@@ -28,6 +28,10 @@ hooks! {
     session = "session-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     inbound = "inbound-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     publication = "publication-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
+    broadcast = "broadcast-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
+    outbound = "outbound-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
+    subscription = "subscription-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     timer = "timer-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
+    reply = "reply-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     presence = "presence-hook", with {};
 }

@@ -94,7 +94,7 @@ pub enum Refusal {
     TooLarge,
     /// Over a number limit: topics of a session, keys, a rate.
     TooMany,
-    /// Not configured: no history or presence on this topic.
+    /// Not configured: no history or presence on this topic, no such upstream.
     Unsupported,
     /// Not now: the broker or the store does not answer, or too late. May be tried again.
     Unavailable,
@@ -126,7 +126,9 @@ impl fmt::Display for Refusal {
             Self::Denied => "denied: the plugin's `grants` do not name it",
             Self::TooLarge => "too large: over a size limit",
             Self::TooMany => "too many: over a number limit",
-            Self::Unsupported => "unsupported: no history or presence is configured for this topic",
+            Self::Unsupported => {
+                "unsupported: no history or presence is configured for this topic, or no such upstream"
+            }
             Self::Unavailable => "unavailable: the broker or the store does not answer now",
         })
     }

@@ -5,8 +5,8 @@ use crate::{Plugin, Result};
 /// Register a plugin: its type, and the hooks that it has.
 ///
 /// `init`, `authenticate`, `session` (both [`opened`](Plugin::opened) and [`closed`](Plugin::closed)), `inbound`,
-/// `publication`, `timer`, `presence`. Only these are exported, and a hook that is not exported costs nothing. A hook
-/// that is written and not named here is never called, in tests either.
+/// `publication`, `broadcast`, `outbound`, `subscription`, `timer`, `reply`, `presence`. Only these are exported, and a
+/// hook that is not exported costs nothing. A hook that is written and not named here is never called, in tests either.
 ///
 /// ```
 /// # use tidegate_sdk::{Message, Plugin, Result, Session, Verdict};
@@ -72,8 +72,20 @@ macro_rules! __hook {
     (publication) => {
         $crate::Hook::Publication
     };
+    (broadcast) => {
+        $crate::Hook::Broadcast
+    };
+    (outbound) => {
+        $crate::Hook::Outbound
+    };
+    (subscription) => {
+        $crate::Hook::Subscription
+    };
     (timer) => {
         $crate::Hook::Timer
+    };
+    (reply) => {
+        $crate::Hook::Reply
     };
     (presence) => {
         $crate::Hook::Presence
@@ -82,7 +94,8 @@ macro_rules! __hook {
         ::core::compile_error!(::core::concat!(
             "there is no hook `",
             ::core::stringify!($unknown),
-            "`; hooks: init, authenticate, session, inbound, publication, timer, presence"
+            "`; hooks: init, authenticate, session, inbound, publication, \
+             broadcast, outbound, subscription, timer, reply, presence"
         ))
     };
 }
@@ -107,7 +120,17 @@ macro_rules! __export_hook {
     (publication $plugin:ident) => {
         $crate::bindings::publication::export!($plugin with_types_in $crate::bindings::publication);
     };
+    (broadcast $plugin:ident) => {
+        $crate::bindings::broadcast::export!($plugin with_types_in $crate::bindings::broadcast);
+    };
+    (outbound $plugin:ident) => {
+        $crate::bindings::outbound::export!($plugin with_types_in $crate::bindings::outbound);
+    };
+    (subscription $plugin:ident) => {
+        $crate::bindings::subscription::export!($plugin with_types_in $crate::bindings::subscription);
+    };
     (timer $plugin:ident) => { $crate::bindings::timer::export!($plugin with_types_in $crate::bindings::timer); };
+    (reply $plugin:ident) => { $crate::bindings::reply::export!($plugin with_types_in $crate::bindings::reply); };
     (presence $plugin:ident) => {
         $crate::bindings::presence::export!($plugin with_types_in $crate::bindings::presence);
     };
@@ -127,8 +150,16 @@ pub enum Hook {
     Inbound,
     /// [`Plugin::publication`]
     Publication,
+    /// [`Plugin::broadcast`]
+    Broadcast,
+    /// [`Plugin::outbound`]
+    Outbound,
+    /// [`Plugin::subscription`]
+    Subscription,
     /// [`Plugin::timer`]
     Timer,
+    /// [`Plugin::reply`]
+    Reply,
     /// [`Plugin::presence`]
     Presence,
 }
@@ -147,102 +178,4 @@ pub trait Exported: Plugin {
     #[doc(hidden)]
     #[cfg(target_arch = "wasm32")]
     fn instance<T>(call: impl FnOnce(&Self) -> Result<T>) -> Result<T>;
-}
-
-/// From the generated bindings to the plugin's methods.
-#[doc(hidden)]
-#[cfg(target_arch = "wasm32")]
-pub mod wasm {
-    use std::cell::OnceCell;
-
-    use super::Exported;
-    use crate::bindings::{authenticate, inbound, init, presence, publication, session, timer};
-    use crate::presence::{Change, Event};
-    use crate::{Close, Closer, Decision, Error, Message, Publication, Result, Session, Verdict};
-
-    use authenticate::exports::tidegate::plugin::on_authenticate;
-    use inbound::exports::tidegate::plugin::on_inbound;
-    use init::exports::tidegate::plugin::on_init;
-    use presence::exports::tidegate::plugin::on_presence;
-    use publication::exports::tidegate::plugin::on_publication;
-    use session::exports::tidegate::plugin::on_session;
-    use timer::exports::tidegate::plugin::on_timer;
-
-    pub fn call<P: Exported, T>(instance: &OnceCell<P>, call: impl FnOnce(&P) -> Result<T>) -> Result<T> {
-        if let Some(plugin) = instance.get() {
-            return call(plugin);
-        }
-        let plugin = P::make()?;
-        call(instance.get_or_init(|| plugin))
-    }
-
-    impl<P: Exported> on_init::Guest for P {
-        fn handle() -> Result<(), String> {
-            P::instance(|_| Ok(())).map_err(Error::into_message)
-        }
-    }
-
-    impl<P: Exported> on_authenticate::Guest for P {
-        fn handle(session: u64) -> Result<on_authenticate::Decision, String> {
-            let decision = P::instance(|p| p.authenticate(Session::new(session))).map_err(Error::into_message)?;
-            Ok(match decision {
-                Decision::Refuse(status) => on_authenticate::Decision::Refuse(status),
-                Decision::Pass => on_authenticate::Decision::Pass,
-                Decision::Admit(user) => on_authenticate::Decision::Admit(user),
-            })
-        }
-    }
-
-    impl<P: Exported> on_session::Guest for P {
-        fn opened(session: u64) -> Result<(), String> {
-            P::instance(|p| p.opened(Session::new(session))).map_err(Error::into_message)
-        }
-
-        fn closed(session: u64, code: u16, reason: String, by: on_session::Closer) -> Result<(), String> {
-            let by = match by {
-                on_session::Closer::Client => Closer::Client,
-                on_session::Closer::Plugin => Closer::Plugin,
-                on_session::Closer::Gateway => Closer::Gateway,
-                on_session::Closer::Network => Closer::Network,
-            };
-            let close = Close { code, reason, by };
-            P::instance(|p| p.closed(Session::new(session), close)).map_err(Error::into_message)
-        }
-    }
-
-    impl<P: Exported> on_inbound::Guest for P {
-        fn handle(session: u64, message: Message) -> Result<Verdict, String> {
-            P::instance(|p| p.inbound(Session::new(session), message)).map_err(Error::into_message)
-        }
-    }
-
-    impl<P: Exported> on_publication::Guest for P {
-        fn handle(publication: u64, topic: String, message: Message) -> Result<Verdict, String> {
-            P::instance(|p| p.publication(Publication::new(publication), &topic, message)).map_err(Error::into_message)
-        }
-    }
-
-    impl<P: Exported> on_timer::Guest for P {
-        fn handle(session: u64, name: String) -> Result<(), String> {
-            P::instance(|p| p.timer(Session::new(session), &name)).map_err(Error::into_message)
-        }
-    }
-
-    impl<P: Exported> on_presence::Guest for P {
-        fn handle(
-            topic: String,
-            event: on_presence::Event,
-            session_id: String,
-            user: Option<String>,
-            info: String,
-            sessions_of_user: u32,
-        ) -> Result<(), String> {
-            let event = match event {
-                on_presence::Event::Joined => Event::Joined,
-                on_presence::Event::Left => Event::Left,
-            };
-            let change = Change { topic, event, session_id, user, info, sessions_of_user };
-            P::instance(|p| p.presence(change)).map_err(Error::into_message)
-        }
-    }
 }

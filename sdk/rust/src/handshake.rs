@@ -1,7 +1,8 @@
 //! The HTTP request that a session comes from, and the answer to it.
 //!
 //! All of it can be read in `authenticate` and in `opened`; afterwards the headers only that the route's
-//! `keep_headers` names. The setters are for `authenticate` only, and trap elsewhere.
+//! `keep_headers` names. Headers, cookies among them, are seen by plugins that have a grant for them (`headers`); to
+//! others they are not there. The setters are for `authenticate` only, and trap elsewhere.
 
 use crate::{Refusal, Session, host::handshake};
 
@@ -32,16 +33,17 @@ impl Session {
     }
 
     /// A header's values, joined as RFC 9110 section 5.3 says. Any case finds it. Bytes outside UTF-8 become U+FFFD.
+    /// None without the grant `headers` for it.
     pub fn header(self, name: &str) -> Option<String> {
         handshake::header(self.handle, name)
     }
 
-    /// All headers, names in lower case, in order.
+    /// All headers that the plugin has a grant for, names in lower case, in order.
     pub fn headers(self) -> Vec<(String, String)> {
         handshake::headers(self.handle)
     }
 
-    /// A cookie's value, as it came.
+    /// A cookie's value, as it came. None without the grant `headers` for `cookie`.
     pub fn cookie(self, name: &str) -> Option<String> {
         handshake::cookie(self.handle, name)
     }

@@ -90,24 +90,27 @@ pub mod http;
 pub mod kv;
 pub mod log;
 mod message;
+pub mod metrics;
 mod plugin;
 pub mod presence;
 mod publication;
 pub mod random;
 mod session;
 pub mod sessions;
+pub mod subscription;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod topics;
 #[doc(hidden)]
 pub mod types;
+pub mod upstream;
 pub mod users;
+#[doc(hidden)]
+#[cfg(target_arch = "wasm32")]
+pub mod wasm;
 
 pub use decision::Decision;
 pub use error::{Context, Error, Refusal, Result};
-#[doc(hidden)]
-#[cfg(target_arch = "wasm32")]
-pub use export::wasm;
 pub use export::{Exported, Hook};
 pub use message::{Message, Verdict};
 pub use plugin::{Close, Closer, Plugin};

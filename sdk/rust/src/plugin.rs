@@ -1,6 +1,6 @@
 //! What a plugin is: a type with the hooks that it has.
 
-use crate::{Decision, Error, Message, Publication, Result, Session, Verdict, presence};
+use crate::{Decision, Error, Message, Publication, Result, Session, Verdict, presence, subscription, upstream};
 
 /// A plugin. Write the hooks that it has and name them in [`export!`](crate::export!); every one has a default.
 ///
@@ -50,8 +50,8 @@ pub trait Plugin: Sized + 'static {
         Ok(())
     }
 
-    /// A message from the client. One at a time for each session, in order. What passes the last plugin goes no
-    /// further.
+    /// A message from the client. One at a time for each session, in order. What passes the last plugin goes to the
+    /// route's upstream, if it has one.
     ///
     /// # Errors
     /// For the log; the session goes on.
@@ -68,11 +68,52 @@ pub trait Plugin: Sized + 'static {
         Ok(Verdict::Next)
     }
 
+    /// A publication that has arrived, once on each node and for each route with subscribers, before it is put into
+    /// their outboxes. It has its position by now, and the answer is the one frame that all of the route's subscribers
+    /// share: the place where a protocol writes topic and offset around the payload. In the order of the topic. `Stop`:
+    /// the route's sessions do not get it. May read; may not ask for effects.
+    ///
+    /// # Errors
+    /// Costs the route's subscribers this publication: their sessions are closed with 1011, since a loss is never
+    /// silent.
+    fn broadcast(&self, publication: Publication, topic: &str, message: Message) -> Result<Verdict> {
+        Ok(Verdict::Next)
+    }
+
+    /// A message on its way to one client, on routes that say `outbound = true`: it costs a call for each delivery. The
+    /// chain is walked backwards, so what comes in through a plugin goes out through it; what a plugin sends itself is
+    /// seen by the plugins before it only. There is no publication for a direct `send`. Effects: those of [`Session`],
+    /// except `subscribe` and `send`.
+    ///
+    /// # Errors
+    /// Closes the session with 1011, since a loss is never silent.
+    fn outbound(&self, session: Session, publication: Option<Publication>, message: Message) -> Result<Verdict> {
+        Ok(Verdict::Next)
+    }
+
+    /// What became of a subscription of the session: in the order of the session, before the deliveries that follow
+    /// from it. On a chain without this hook a gap closes the session with 4001.
+    ///
+    /// # Errors
+    /// For the log; the session goes on.
+    fn subscription(&self, session: Session, change: subscription::Change) -> Result {
+        Ok(())
+    }
+
     /// A timer of this plugin and session has run out.
     ///
     /// # Errors
     /// For the log.
     fn timer(&self, session: Session, name: &str) -> Result {
+        Ok(())
+    }
+
+    /// The answer to [`upstream::request`], with the tag that the request was made with. Not called once the session is
+    /// over.
+    ///
+    /// # Errors
+    /// For the log.
+    fn reply(&self, session: Session, tag: &str, reply: Result<upstream::Response, upstream::Failure>) -> Result {
         Ok(())
     }
 

@@ -167,7 +167,8 @@ impl Subscribe {
     }
 
     /// First deliver what the topic's history holds after `since`, then go on without a gap. Where the history does
-    /// not reach back that far, the route's gap policy applies.
+    /// not reach back that far, [`Plugin::subscription`](crate::Plugin::subscription) is told of the gap; without that
+    /// hook the session is closed with 4001.
     pub fn with_recovery(self, since: Position) -> Self {
         host::session::with_recovery(self.effect, since);
         self

@@ -71,7 +71,7 @@ impl Publish {
         Ok(self)
     }
 
-    /// Metadata that travels with it, for hooks and traces; clients do not see it. Up to 16 entries and 4 KiB.
+    /// Metadata that travels with it, for hooks, upstreams and traces; clients do not see it. Up to 16 entries and 4 KiB.
     ///
     /// # Errors
     /// `Invalid`, `TooLarge` or `TooMany`. The publication itself stands.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_sdk::Decision;
-use tidegate_sdk::testing::{Answer, Gateway};
+use tidegate_sdk::testing::{Answer, Gateway, Grants};
 
 use super::support::*;
 use crate::JwtAuth;
@@ -14,7 +14,13 @@ fn gateway(settings: Value) -> Gateway<JwtAuth> {
     for (name, value) in settings.as_object().unwrap() {
         table[name] = value.clone();
     }
-    Gateway::new().config(table).at(NOW)
+    Gateway::new().config(table).grants(granted()).at(NOW)
+}
+
+/// What the guide says to grant, and nothing more.
+fn granted() -> Grants {
+    let headers = ["authorization", "cookie"].map(str::to_owned).to_vec();
+    Grants { headers, ..Grants::none() }
 }
 
 fn everywhere() -> Gateway<JwtAuth> {
@@ -66,6 +72,16 @@ fn the_token_may_be_in_the_query() {
     let renamed = gateway(json!({ "query_parameter": "access token" }));
     admitted(&renamed.connect().query("x", "y").query("access token", &token(json!({}))).authenticate());
     assert_eq!(renamed.connect().query("token", &token(json!({}))).authenticate().status, 401);
+}
+
+#[test]
+fn a_header_that_is_not_granted_holds_no_token() {
+    let token = token(json!({}));
+    let none = || everywhere().grants(Grants::none());
+    let header = none().connect().header("Authorization", &format!("Bearer {token}")).authenticate();
+    let cookie = none().connect().cookie("token", &token).authenticate();
+    assert_eq!((header.status, cookie.status), (401, 401));
+    admitted(&none().connect().query("token", &token).authenticate());
 }
 
 #[test]

@@ -1,54 +1,47 @@
 //! Effects are applied: in order, until one is refused.
 
-use std::collections::BTreeSet;
-
 use super::call::Asked;
-use super::effect::{Effect, Publish, Subscribe, What, Whom};
+use super::effect::{Effect, Forward, Publish, Subscribe, What, Whom};
 use super::gateway::Gateway;
-use super::state::{Kept, Next, Published, State};
+use super::state::{Delivery, Forwarded, Kept, Next, State, Waiting};
 use crate::presence::{Change, Event, Member};
-use crate::{Close, Closer, Exported, Message, Refusal, history::Position};
+use crate::subscription;
+use crate::{Close, Closer, Exported, Message, Refusal};
 
 /// How long a key of `idempotency_key` is remembered.
 const IDEMPOTENCY_MS: u64 = 5 * 60 * 1000;
-
-/// Deliveries of the subscriptions that this event has made: they come after what it sends.
-#[derive(Default)]
-pub(super) struct Held {
-    session: String,
-    topics: BTreeSet<String>,
-    messages: Vec<Message>,
-}
 
 impl<P: Exported> Gateway<P> {
     /// Apply the effects of an event. When one is refused the later ones are not, and the client hears what
     /// `send_if_refused` said, or is closed with 1013.
     pub(super) fn apply(&self, session: Option<&str>, asked: Asked) {
-        let mut held = Held { session: session.unwrap_or_default().to_owned(), ..Held::default() };
-        let refused = asked.effects.into_iter().find_map(|effect| self.apply_one(session, effect, &mut held).err());
+        let applying = self.applying();
+        let refused = asked.effects.into_iter().find_map(|effect| self.apply_one(session, effect).err());
         let mut state = self.state.borrow_mut();
         if let (Some(refusal), Some(session)) = (refused, session) {
             if asked.if_refused.is_empty() {
                 let close = Close { code: 1013, reason: refusal.to_string(), by: Closer::Gateway };
                 state.next.push_back(Next::End { session: session.to_owned(), close });
             }
-            asked.if_refused.into_iter().for_each(|message| state.deliver(session, message));
+            asked.if_refused.into_iter().for_each(|message| state.send(session, message));
         }
-        held.messages.into_iter().for_each(|message| state.deliver(&held.session, message));
+        drop(state);
+        self.applied(applying);
     }
 
-    fn apply_one(&self, session: Option<&str>, effect: Effect, held: &mut Held) -> Result<(), Refusal> {
+    fn apply_one(&self, session: Option<&str>, effect: Effect) -> Result<(), Refusal> {
         match effect {
-            Effect::Publish(publish) => return self.accept(publish, Some(held)),
-            Effect::Reach(whom, what) => return self.state.borrow_mut().reach(&whom, &what),
+            Effect::Publish(publish) => return self.accept(publish),
+            Effect::Reach(whom, what) => return self.reach(&whom, &what),
             _ => {}
         }
         let mut state = self.state.borrow_mut();
         let now = state.now;
         let Some(session) = session else { return Ok(()) };
         match effect {
-            Effect::Send(message) => state.deliver(session, message),
-            Effect::Subscribe(subscribe) => state.subscribe(session, subscribe, Some(held)),
+            Effect::Send(message) => state.send(session, message),
+            Effect::Subscribe(subscribe) => state.subscribe(session, subscribe),
+            Effect::Forward(forward) => return state.forward(session, forward),
             Effect::Unsubscribe(topic) => state.unsubscribe(session, &topic),
             Effect::Close(code, reason) => {
                 let close = Close { code, reason, by: Closer::Plugin };
@@ -74,11 +67,11 @@ impl<P: Exported> Gateway<P> {
 
     /// Take a publication: past the `publication` hook, once for each idempotency key, into the history, to the
     /// subscribers.
-    pub(super) fn accept(&self, publish: Publish, held: Option<&mut Held>) -> Result<(), Refusal> {
+    pub(super) fn accept(&self, publish: Publish) -> Result<(), Refusal> {
         let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
         let Some(message) = message else { return Ok(()) };
         let now = self.now();
-        let mut kept = Kept { topic, message, position: None, time: now, expires: None, key, metadata };
+        let mut kept = Kept { topic, message, position: None, time: now, expires: None, key, metadata, exclude };
         match self.examine(kept.clone()) {
             Ok(Some(message)) => kept.message = message,
             Ok(None) => return Ok(()),
@@ -94,72 +87,70 @@ impl<P: Exported> Gateway<P> {
         {
             return Ok(());
         }
-        state.carry(kept, &exclude, history, held);
+        drop(state);
+        self.carry(kept, history);
+        Ok(())
+    }
+
+    /// What is asked for other sessions.
+    fn reach(&self, whom: &Whom, what: &What) -> Result<(), Refusal> {
+        let mut state = self.state.borrow_mut();
+        if state.broker_away {
+            return Err(Refusal::Unavailable);
+        }
+        for session in state.reached(whom) {
+            match what {
+                What::Send(message) => {
+                    drop(state);
+                    self.deliver(&session, None, message.clone());
+                    state = self.state.borrow_mut();
+                }
+                What::Subscribe(topic) => state.subscribe_from_elsewhere(&session, topic),
+                What::Unsubscribe(topic) => state.unsubscribe_from_elsewhere(&session, topic),
+                What::Disconnect(code, reason) => {
+                    let close = Close { code: *code, reason: reason.clone(), by: Closer::Plugin };
+                    state.next.push_back(Next::End { session, close });
+                }
+            }
+        }
         Ok(())
     }
 }
 
 impl State {
     /// A message into a session's outbox.
-    fn deliver(&mut self, session: &str, message: Message) {
+    pub(super) fn send(&mut self, session: &str, message: Message) {
         if let Some(peer) = self.peers.get_mut(session).filter(|peer| peer.closed.is_none()) {
             peer.outbox.push(message);
         }
     }
 
-    /// A publication into the history and to the subscribers.
-    fn carry(&mut self, mut kept: Kept, exclude: &[String], history: Option<(u32, u64)>, held: Option<&mut Held>) {
-        let rule = self.rule(&kept.topic);
-        let (size, ttl) = match history {
-            Some((size, ttl)) => (size, Some(ttl)),
-            None => (rule.history, rule.ttl.map(crate::host::millis)),
-        };
-        if size > 0 {
-            let expires = ttl.map(|ttl| self.now.saturating_add(ttl));
-            let room = self.room(&kept.topic);
-            room.offset += 1;
-            kept.position = Some(Position { epoch: 1, offset: room.offset });
-            kept.expires = expires;
-            room.kept.push_back(kept.clone());
-            while room.kept.len() > size as usize {
-                room.kept.pop_front();
-            }
-        }
-        let subscribers: Vec<String> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| peer.subscriptions.contains(&kept.topic) && !exclude.contains(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        let mut held = held.filter(|held| held.topics.contains(&kept.topic));
-        for session in subscribers {
-            match &mut held {
-                Some(held) if held.session == session => held.messages.push(kept.message.clone()),
-                _ => self.deliver(&session, kept.message.clone()),
-            }
-        }
-        self.published.push(Published { topic: kept.topic, message: kept.message, kept: size > 0 });
-    }
-
-    pub(super) fn subscribe(&mut self, session: &str, subscribe: Subscribe, held: Option<&mut Held>) {
+    /// The event's own subscription: the `subscription` hook hears of it, and deliveries wait until it has.
+    fn subscribe(&mut self, session: &str, subscribe: Subscribe) {
         let Subscribe { topic, presence, recovery } = subscribe;
+        let (missed, complete) = match recovery {
+            Some(since) => self.after(&topic, since),
+            None => (Vec::new(), true),
+        };
+        let position = self.position(&topic);
         let Some(peer) = self.peers.get_mut(session).filter(|peer| peer.closed.is_none()) else {
             return;
         };
         let fresh = peer.subscriptions.insert(topic.clone());
         let user = peer.user.clone();
-        if let Some(held) = held {
-            if fresh {
-                held.topics.insert(topic.clone());
-            }
-            if let Some(since) = recovery {
-                let missed = self
-                    .kept(&topic)
-                    .into_iter()
-                    .filter(|kept| kept.position.is_some_and(|p| p.epoch != since.epoch || p.offset > since.offset));
-                held.messages.extend(missed.map(|kept| kept.message));
-            }
+        if fresh || recovery.is_some() {
+            peer.holding.insert(topic.clone());
         }
+        let event = match (recovery, complete) {
+            (None, _) => subscription::Event::Subscribed,
+            (Some(_), true) => subscription::Event::Recovered,
+            (Some(_), false) => subscription::Event::Gap,
+        };
+        if complete {
+            let missed = missed.into_iter().filter(|kept| kept.exclude.iter().all(|id| id != session));
+            peer.held.extend(missed.map(|kept| Delivery { kept, framed: false }));
+        }
+        peer.changes.push_back(subscription::Change { topic: topic.clone(), event, position });
         let Some(info) = presence else { return };
         let room = self.room(&topic);
         if let Some(member) = room.members.iter_mut().find(|member| member.session_id == session) {
@@ -171,9 +162,30 @@ impl State {
         self.change(&topic, Event::Joined, member);
     }
 
+    fn subscribe_from_elsewhere(&mut self, session: &str, topic: &str) {
+        let position = self.position(topic);
+        if let Some(peer) = self.peers.get_mut(session).filter(|peer| peer.closed.is_none())
+            && peer.subscriptions.insert(topic.to_owned())
+        {
+            peer.holding.insert(topic.to_owned());
+            let event = subscription::Event::Added;
+            peer.changes.push_back(subscription::Change { topic: topic.to_owned(), event, position });
+        }
+    }
+
+    fn unsubscribe_from_elsewhere(&mut self, session: &str, topic: &str) {
+        let position = self.position(topic);
+        if let Some(peer) = self.peers.get_mut(session).filter(|peer| peer.subscriptions.contains(topic)) {
+            let event = subscription::Event::Removed;
+            peer.changes.push_back(subscription::Change { topic: topic.to_owned(), event, position });
+            self.unsubscribe(session, topic);
+        }
+    }
+
     pub(super) fn unsubscribe(&mut self, session: &str, topic: &str) {
         if let Some(peer) = self.peers.get_mut(session) {
             peer.subscriptions.remove(topic);
+            peer.held.retain(|delivery| delivery.kept.topic != topic);
         }
         let room = self.room(topic);
         if let Some(at) = room.members.iter().position(|member| member.session_id == session) {
@@ -193,11 +205,8 @@ impl State {
         self.next.push_back(Next::Presence(change));
     }
 
-    /// What is asked for other sessions.
-    fn reach(&mut self, whom: &Whom, what: &What) -> Result<(), Refusal> {
-        if self.broker_away {
-            return Err(Refusal::Unavailable);
-        }
+    /// The open sessions of whom it is asked for.
+    fn reached(&self, whom: &Whom) -> Vec<String> {
         let open = self.peers.iter().filter(|(id, peer)| {
             peer.closed.is_none()
                 && match whom {
@@ -205,21 +214,22 @@ impl State {
                     Whom::Session(session) => *id == session,
                 }
         });
-        let sessions: Vec<String> = open.map(|(id, _)| id.clone()).collect();
-        for session in sessions {
-            match what {
-                What::Send(message) => self.deliver(&session, message.clone()),
-                What::Subscribe(topic) => {
-                    let subscribe = Subscribe { topic: topic.clone(), presence: None, recovery: None };
-                    self.subscribe(&session, subscribe, None);
-                }
-                What::Unsubscribe(topic) => self.unsubscribe(&session, topic),
-                What::Disconnect(code, reason) => {
-                    let close = Close { code: *code, reason: reason.clone(), by: Closer::Plugin };
-                    self.next.push_back(Next::End { session, close });
-                }
-            }
+        open.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// A message to an upstream, or no more than a refusal.
+    fn forward(&mut self, session: &str, forward: Forward) -> Result<(), Refusal> {
+        let Forward { upstream, tag, message, headers, timeout } = forward;
+        if self.upstreams.get(&upstream).copied().unwrap_or(true) {
+            return Err(Refusal::Unavailable);
         }
+        let number = self.next_handle();
+        if let Some(tag) = &tag {
+            let until = timeout.map(|after| self.now.saturating_add(after));
+            self.waiting.insert(number, Waiting { session: session.to_owned(), tag: tag.clone(), until });
+        }
+        let (session, timeout) = (session.to_owned(), timeout.map(std::time::Duration::from_millis));
+        self.forwarded.push(Forwarded { upstream, session, tag, message, headers, timeout, number });
         Ok(())
     }
 }

@@ -16,7 +16,11 @@ pub(super) enum Kind {
     Closed,
     Inbound,
     Publication,
+    Broadcast,
+    Outbound,
+    Subscription,
     Timer,
+    Reply,
     Presence,
     /// Plain code of a test, by `Gateway::run`.
     Run,
@@ -31,7 +35,11 @@ impl Kind {
             Self::Closed => "closed",
             Self::Inbound => "inbound",
             Self::Publication => "publication",
+            Self::Broadcast => "broadcast",
+            Self::Outbound => "outbound",
+            Self::Subscription => "subscription",
             Self::Timer => "timer",
+            Self::Reply => "reply",
             Self::Presence => "presence",
             Self::Run => "run",
         }
@@ -39,10 +47,11 @@ impl Kind {
 
     fn allows(self, class: Class) -> bool {
         match self {
-            Self::Init | Self::Publication | Self::Run => false,
-            Self::Authenticate => class != Class::Subscribe,
+            Self::Init | Self::Publication | Self::Broadcast | Self::Run => false,
+            Self::Authenticate => !matches!(class, Class::Subscribe | Class::Upstream),
             Self::Closed => !matches!(class, Class::Response | Class::Subscribe),
-            Self::Opened | Self::Inbound | Self::Timer => class != Class::Response,
+            Self::Outbound => class == Class::Session,
+            Self::Opened | Self::Inbound | Self::Subscription | Self::Timer | Self::Reply => class != Class::Response,
             Self::Presence => class == Class::Beyond,
         }
     }
@@ -190,7 +199,7 @@ impl Call {
     }
 
     pub(super) fn if_refused(&mut self, message: Message) {
-        assert!(self.kind.allows(Class::Session), "trap: the hook `{}` may not send to a session", self.kind.name());
+        assert!(self.kind.allows(Class::Send), "trap: the hook `{}` may not send to a session", self.kind.name());
         self.if_refused.push(message);
     }
 }

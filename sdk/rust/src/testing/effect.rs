@@ -16,6 +16,7 @@ pub(super) enum Effect {
     Publish(Publish),
     /// To every session of a user, or to one session.
     Reach(Whom, What),
+    Forward(Forward),
     SelectSubprotocol(String),
     AddHeader(String, String),
     SetBody(String, Vec<u8>),
@@ -39,6 +40,17 @@ pub(super) struct Publish {
     pub(super) metadata: Vec<(String, String)>,
 }
 
+/// For an upstream.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) upstream: String,
+    /// Of a request.
+    pub(super) tag: Option<String>,
+    pub(super) message: Message,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) timeout: Option<u64>,
+}
+
 #[derive(Debug)]
 pub(super) enum Whom {
     User(String),
@@ -58,20 +70,26 @@ pub(super) enum What {
 pub(super) enum Class {
     /// Of the answer to a handshake.
     Response,
-    /// What needs a session.
+    /// To the session's client.
+    Send,
+    /// What else needs a session.
     Session,
     /// What needs a session that is open.
     Subscribe,
     /// Publishes, users and other sessions.
     Beyond,
+    /// Upstreams, for a session.
+    Upstream,
 }
 
 impl Effect {
     pub(super) fn class(&self) -> Class {
         match self {
             Self::SelectSubprotocol(_) | Self::AddHeader(..) | Self::SetBody(..) => Class::Response,
+            Self::Send(_) => Class::Send,
             Self::Subscribe(_) => Class::Subscribe,
             Self::Publish(_) | Self::Reach(..) => Class::Beyond,
+            Self::Forward(_) => Class::Upstream,
             _ => Class::Session,
         }
     }

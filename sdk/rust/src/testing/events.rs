@@ -3,14 +3,23 @@
 use super::call::{self, Kind};
 use super::gateway::Gateway;
 use super::state::{Kept, Next};
+use crate::upstream::{Failure, Response};
 use crate::{Close, Closer, Error, Exported, Hook, Message, Publication, Result, Session, Verdict};
 
 /// More events than one action can cause in a plugin that does not answer its own answers for ever.
-const ENDLESS: usize = 10_000;
+pub(super) const ENDLESS: usize = 10_000;
+
+/// What runs out.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Session(String),
+    Timer(String, String),
+    Request(u64),
+}
 
 impl<P: Exported> Gateway<P> {
     /// One event of a session: call the hook, apply what it asked for, and let happen what follows.
-    fn event<T>(&self, kind: Kind, session: &str, hook: impl FnOnce(&P, Session) -> Result<T>) -> Result<T> {
+    pub(super) fn event<T>(&self, kind: Kind, session: &str, hook: impl FnOnce(&P, Session) -> Result<T>) -> Result<T> {
         let plugin = self.plugin()?;
         let (answer, asked) =
             call::run(&self.state, kind, Some(session), None, |handle, _| hook(plugin, Session::new(handle)));
@@ -58,12 +67,31 @@ impl<P: Exported> Gateway<P> {
         self.settle();
     }
 
-    /// Timers and expiries up to this time.
+    /// The answer to a request, or an error where none is waited for any more.
+    pub(super) fn answer(&self, number: u64, reply: Result<Response, Failure>) -> Result {
+        let waiting = self.state.borrow_mut().waiting.remove(&number);
+        let Some(waiting) = waiting else {
+            return Err(Error::new("the request has its answer: it was given, or its time ran out"));
+        };
+        let done = match P::HOOKS.contains(&Hook::Reply) && !self.is_closed(&waiting.session) {
+            true => {
+                self.event(Kind::Reply, &waiting.session, |plugin, session| plugin.reply(session, &waiting.tag, reply))
+            }
+            false => Ok(()),
+        };
+        self.settle();
+        done
+    }
+
+    /// What runs out up to this time: timers, expiries, requests to upstreams.
     pub(super) fn pass(&self, until: u64) {
-        while let Some((at, session, timer)) = self.due(until) {
+        while let Some((at, due)) = self.due(until) {
             self.state.borrow_mut().now = at;
-            match timer {
-                Some(name) => {
+            match due {
+                Due::Session(session) => {
+                    self.end(&session, Close { code: 3000, reason: "expired".to_owned(), by: Closer::Gateway });
+                }
+                Due::Timer(session, name) => {
                     if let Some(peer) = self.state.borrow_mut().peers.get_mut(&session) {
                         peer.timers.remove(&name);
                     }
@@ -72,25 +100,23 @@ impl<P: Exported> Gateway<P> {
                         let _ = self.event(Kind::Timer, &session, |plugin, session| plugin.timer(session, &name));
                     }
                 }
-                None => {
-                    let close = Close { code: 3000, reason: "expired".to_owned(), by: Closer::Gateway };
-                    self.end(&session, close);
-                }
+                Due::Request(number) => drop(self.answer(number, Err(Failure::Timeout))),
             }
             self.settle();
         }
     }
 
-    /// What runs out first: when, whose, and which timer or the session itself.
-    fn due(&self, until: u64) -> Option<(u64, String, Option<String>)> {
+    /// What runs out first, and when.
+    fn due(&self, until: u64) -> Option<(u64, Due)> {
         let state = self.state.borrow();
         let open = state.peers.iter().filter(|(_, peer)| peer.closed.is_none());
-        let due = open.flat_map(|(id, peer)| {
-            let timers = peer.timers.iter().map(move |(name, at)| (*at, id.clone(), Some(name.clone())));
-            timers.chain(peer.expiry.map(|at| (at, id.clone(), None)))
+        let sessions = open.flat_map(|(id, peer)| {
+            let timers = peer.timers.iter().map(move |(name, at)| (*at, Due::Timer(id.clone(), name.clone())));
+            timers.chain(peer.expiry.map(|at| (at, Due::Session(id.clone()))))
         });
+        let requests = state.waiting.iter().filter_map(|(number, one)| Some((one.until?, Due::Request(*number))));
         // A time that is past already is due now: time does not go back.
-        due.min().filter(|(at, ..)| *at <= until).map(|(at, id, timer)| (at.max(state.now), id, timer))
+        sessions.chain(requests).min().filter(|(at, _)| *at <= until).map(|(at, due)| (at.max(state.now), due))
     }
 
     /// Let happen what follows from the events so far.
@@ -134,7 +160,7 @@ impl<P: Exported> Gateway<P> {
         topics.iter().for_each(|topic| state.unsubscribe(session, topic));
     }
 
-    fn is_closed(&self, session: &str) -> bool {
+    pub(super) fn is_closed(&self, session: &str) -> bool {
         self.state.borrow().peers.get(session).is_none_or(|peer| peer.closed.is_some())
     }
 

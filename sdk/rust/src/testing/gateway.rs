@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::call::{self, Kind};
 use super::connect::Connect;
 use super::effect::Publish;
-use super::state::{Failure, Grants, Line, Published, State, Topic};
-use crate::{Context, Error, Exported, Message, Refusal, Result, host, presence::Member};
+use super::state::{Failure, Forwarded, Grants, Line, Published, Series, State, Topic};
+use crate::{Context, Error, Exported, Message, Refusal, Result, host, presence::Member, upstream};
 
 /// A gateway of one node and one plugin. Clones are the same gateway.
 pub struct Gateway<P> {
@@ -67,6 +67,13 @@ impl<P: Exported> Gateway<P> {
         self
     }
 
+    /// There is an upstream of this name. What is handed to it is seen by [`forwarded`](Self::forwarded).
+    #[must_use]
+    pub fn upstream(self, name: &str) -> Self {
+        self.state.borrow_mut().upstreams.insert(name.to_owned(), false);
+        self
+    }
+
     /// Set the clock: Unix time in milliseconds.
     #[must_use]
     pub fn at(self, now: u64) -> Self {
@@ -107,12 +114,27 @@ impl<P: Exported> Gateway<P> {
     /// The `publication` hook failed, or the broker is away.
     pub fn publish(&self, topic: &str, message: impl Into<Message>) -> Result<(), Refusal> {
         let publish = Publish { topic: topic.to_owned(), message: Some(message.into()), ..Publish::default() };
-        let done = self.accept(publish, None);
+        let done = self.accept(publish);
         self.settle();
         done
     }
 
-    /// Move the clock. Timers run out and sessions expire on the way, in the order of their times.
+    /// Answer a request to an upstream, or fail it. What follows from it has happened when this returns. Nothing
+    /// happens once the session is over.
+    ///
+    /// # Errors
+    /// `reply` failed, or the request has its answer already: it was given, or its time ran out.
+    ///
+    /// # Panics
+    /// It is no request, so nobody waits for an answer.
+    #[track_caller]
+    pub fn reply(&self, request: &Forwarded, reply: Result<upstream::Response, upstream::Failure>) -> Result {
+        assert!(request.tag.is_some(), "this was forwarded, not requested: nobody waits for an answer: {request:?}");
+        self.answer(request.number, reply)
+    }
+
+    /// Move the clock. Timers and requests to upstreams run out and sessions expire on the way, in the order of their
+    /// times.
     pub fn advance(&self, time: Duration) {
         let until = self.state.borrow().now.saturating_add(host::millis(time));
         self.pass(until);
@@ -123,6 +145,19 @@ impl<P: Exported> Gateway<P> {
     /// applied, and histories, presence and keys do not answer.
     pub fn broker_away(&self, away: bool) {
         self.state.borrow_mut().broker_away = away;
+    }
+
+    /// Whether an upstream is away, its queue full or its breaker open: what is handed to it is refused when it is
+    /// applied.
+    pub fn upstream_away(&self, name: &str, away: bool) {
+        self.state.borrow_mut().upstreams.insert(name.to_owned(), away);
+    }
+
+    /// The topic's history is lost, as when a broker has died: a new epoch begins, and everyone who is subscribed has a
+    /// gap.
+    pub fn lose_history(&self, topic: &str) {
+        self.lose(topic);
+        self.settle();
     }
 
     /// Run code that is no hook and still reads the configuration, the clock or stores. It may not ask for effects.
@@ -160,6 +195,35 @@ impl<P: Exported> Gateway<P> {
     /// The value of a key.
     pub fn key(&self, key: &str) -> Option<Vec<u8>> {
         self.state.borrow().keys.get(key).map(|(value, _)| value.clone())
+    }
+
+    /// What was handed to upstreams since this was last asked, in order.
+    pub fn forwarded(&self) -> Vec<Forwarded> {
+        std::mem::take(&mut self.state.borrow_mut().forwarded)
+    }
+
+    /// A counter of the plugin's own; 0 if it was never counted. The series as the plugin has written it, labels too.
+    pub fn counter(&self, series: &str) -> u64 {
+        match self.state.borrow().series.get(series) {
+            Some(Series::Counter(count)) => *count,
+            _ => 0,
+        }
+    }
+
+    /// A gauge of the plugin's own, if it was set.
+    pub fn gauge(&self, series: &str) -> Option<f64> {
+        match self.state.borrow().series.get(series) {
+            Some(Series::Gauge(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// What the plugin has observed for a histogram of its own, in order.
+    pub fn observations(&self, series: &str) -> Vec<f64> {
+        match self.state.borrow().series.get(series) {
+            Some(Series::Histogram(values)) => values.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// What was logged since this was last asked.

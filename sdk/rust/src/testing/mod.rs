@@ -44,15 +44,18 @@
 //! # }
 //! ```
 //!
-//! It is one node with one plugin. What differs from the real one: effects of one event are applied at once and what
-//! follows from them (presence, closes) right after, sizes of messages and numbers of effects are not limited, and a
-//! subscription with recovery delivers what there is, gap or not.
+//! It is one node with one plugin, on as many routes as clients name, each of which has `outbound = true`. What differs
+//! from the real one: effects of one event are applied at once and what follows from them (presence, closes) right
+//! after, and sizes of messages and numbers of effects are not limited. Upstreams are played by the test, with
+//! [`Gateway::forwarded`] and [`Gateway::reply`]; what passes `inbound` goes to none of them. A series
+//! of metrics that is not well-formed, which the gateway does not count, panics here.
 #![allow(clippy::panic, reason = "what traps in the gateway panics in a test")]
 
 mod apply;
 mod call;
 mod client;
 mod connect;
+mod delivery;
 mod effect;
 mod events;
 mod gateway;
@@ -62,4 +65,4 @@ mod state;
 pub use client::Client;
 pub use connect::{Answer, Connect};
 pub use gateway::Gateway;
-pub use state::{Failure, Grants, Line, Published, Topic};
+pub use state::{Failure, Forwarded, Grants, Line, Published, Topic};

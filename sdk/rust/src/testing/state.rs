@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::connect::Request;
-use crate::{Close, Message, history::Position, log::Level, presence::Change, presence::Member};
+use crate::{Close, Message, history::Position, log::Level, presence, presence::Member, subscription};
 
 /// What a topic keeps, as its `[[topic]]` table says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +39,38 @@ pub struct Grants {
     pub sessions: bool,
     /// Prefixes of the keys that it may use.
     pub kv: Vec<String>,
+    /// The request headers that it sees, in any case; `cookie` for cookies.
+    pub headers: Vec<String>,
+    /// The upstreams that it may use.
+    pub upstreams: Vec<String>,
 }
 
 impl Grants {
     /// Everything: what a test gateway grants unless told otherwise.
     pub fn all() -> Self {
         let all = || vec!["*".to_owned()];
-        Self { publish: all(), subscribe: all(), users: true, sessions: true, kv: vec![String::new()] }
+        Self {
+            publish: all(),
+            subscribe: all(),
+            users: true,
+            sessions: true,
+            kv: vec![String::new()],
+            headers: all(),
+            upstreams: all(),
+        }
     }
 
     /// Nothing: what the real gateway grants unless told otherwise.
     pub fn none() -> Self {
-        Self { publish: Vec::new(), subscribe: Vec::new(), users: false, sessions: false, kv: Vec::new() }
+        Self {
+            publish: Vec::new(),
+            subscribe: Vec::new(),
+            users: false,
+            sessions: false,
+            kv: Vec::new(),
+            headers: Vec::new(),
+            upstreams: Vec::new(),
+        }
     }
 }
 
@@ -85,6 +105,47 @@ pub struct Published {
     pub kept: bool,
 }
 
+/// A message that was handed to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The upstream.
+    pub upstream: String,
+    /// The id of the session that it was made for.
+    pub session: String,
+    /// Of a request: [`Gateway::reply`](super::Gateway::reply) answers it. None: nobody waits for an answer.
+    pub tag: Option<String>,
+    /// What it carries.
+    pub message: Message,
+    /// The headers that go with it, in order.
+    pub headers: Vec<(String, String)>,
+    /// How long an answer is waited for, where the plugin has said so.
+    pub timeout: Option<Duration>,
+    pub(super) number: u64,
+}
+
+/// A request to an upstream that has no answer yet.
+pub(super) struct Waiting {
+    pub(super) session: String,
+    pub(super) tag: String,
+    pub(super) until: Option<u64>,
+}
+
+/// A series of the plugin's own metrics.
+#[derive(Debug)]
+pub(super) enum Series {
+    Counter(u64),
+    Gauge(f64),
+    Histogram(Vec<f64>),
+}
+
+/// A publication on its way to a session.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) kept: Kept,
+    /// Past the `broadcast` hook. What a history holds is not.
+    pub(super) framed: bool,
+}
+
 /// A session.
 #[derive(Default)]
 pub(super) struct Peer {
@@ -99,6 +160,11 @@ pub(super) struct Peer {
     pub(super) subscriptions: BTreeSet<String>,
     pub(super) outbox: Vec<Message>,
     pub(super) closed: Option<Close>,
+    /// For the `subscription` hook, once the event is over.
+    pub(super) changes: VecDeque<subscription::Change>,
+    /// Topics whose deliveries wait for that.
+    pub(super) holding: BTreeSet<String>,
+    pub(super) held: VecDeque<Delivery>,
 }
 
 /// A publication in a history.
@@ -111,11 +177,15 @@ pub(super) struct Kept {
     pub(super) expires: Option<u64>,
     pub(super) key: Option<String>,
     pub(super) metadata: Vec<(String, String)>,
+    /// The sessions that it is not for.
+    pub(super) exclude: Vec<String>,
 }
 
 /// A topic in use.
 #[derive(Default)]
 pub(super) struct Room {
+    /// How often the history was lost.
+    pub(super) losses: u64,
     pub(super) offset: u64,
     pub(super) kept: VecDeque<Kept>,
     pub(super) members: Vec<Member>,
@@ -123,7 +193,7 @@ pub(super) struct Room {
 
 /// What follows from effects, as an event of its own.
 pub(super) enum Next {
-    Presence(Change),
+    Presence(presence::Change),
     End { session: String, close: Close },
 }
 
@@ -142,6 +212,13 @@ pub(super) struct State {
     pub(super) lines: Vec<Line>,
     pub(super) failures: Vec<Failure>,
     pub(super) published: Vec<Published>,
+    /// The upstreams that there are, and whether each is away.
+    pub(super) upstreams: BTreeMap<String, bool>,
+    pub(super) forwarded: Vec<Forwarded>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) series: BTreeMap<String, Series>,
+    /// Events in the middle of being applied, one in the other.
+    pub(super) depth: u32,
     handles: u64,
     random: u64,
 }
@@ -164,6 +241,11 @@ impl State {
             lines: Vec::new(),
             failures: Vec::new(),
             published: Vec::new(),
+            upstreams: BTreeMap::new(),
+            forwarded: Vec::new(),
+            waiting: BTreeMap::new(),
+            series: BTreeMap::new(),
+            depth: 0,
             handles: 0,
             random: 0,
         }
@@ -202,8 +284,31 @@ impl State {
         room.kept.iter().cloned().collect()
     }
 
+    /// Where the topic's history stands, if it keeps one.
+    pub(super) fn position(&mut self, topic: &str) -> Option<Position> {
+        let keeps = self.rule(topic).history > 0;
+        let room = self.room(topic);
+        (keeps || room.offset > 0).then(|| room.position())
+    }
+
+    /// What the topic's history holds after a position, and whether nothing between is lost.
+    pub(super) fn after(&mut self, topic: &str, since: Position) -> (Vec<Kept>, bool) {
+        let mut kept = self.kept(topic);
+        let now = self.room(topic).position();
+        let first = kept.first().and_then(|kept| kept.position).map_or(now.offset + 1, |position| position.offset);
+        let complete = since.epoch == now.epoch && since.offset <= now.offset && since.offset + 1 >= first;
+        kept.retain(|kept| kept.position.is_some_and(|p| p.epoch != since.epoch || p.offset > since.offset));
+        (kept, complete)
+    }
+
     pub(super) fn failed(&mut self, hook: &'static str, message: &str) {
         self.failures.push(Failure { hook, message: message.to_owned() });
+    }
+}
+
+impl Room {
+    pub(super) fn position(&self) -> Position {
+        Position { epoch: self.losses + 1, offset: self.offset }
     }
 }
 

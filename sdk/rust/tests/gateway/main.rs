@@ -1,7 +1,9 @@
 //! The test double keeps the gateway's promises.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod deliveries;
 mod puppet;
+mod upstreams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -22,7 +24,7 @@ fn enter(gateway: &Gateway<Puppet>, user: &str) -> Client<Puppet> {
     client
 }
 
-fn trap(act: impl FnOnce()) -> String {
+pub(crate) fn trap(act: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(act)).unwrap_err();
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
 }
@@ -251,6 +253,30 @@ fn grants_are_asked() {
     for said in ["publish a", "whisper a", "kick a", "count"] {
         assert!(alice.says(said).unwrap_err().message().starts_with("denied"), "{said}");
     }
+}
+
+#[test]
+fn headers_without_a_grant_are_not_there() {
+    #[derive(Default)]
+    struct Headers;
+    impl Plugin for Headers {
+        fn opened(&self, session: Session) -> Result {
+            let names: Vec<String> = session.headers().into_iter().map(|(name, _)| name).collect();
+            session.send(format!("{names:?} {:?} {:?}", session.header("X-Tenant"), session.cookie("token")));
+            Ok(())
+        }
+    }
+    tidegate_sdk::export!(Headers: session);
+    let seen = |headers: &[&str]| {
+        let headers = headers.iter().map(|&name| name.to_owned()).collect();
+        let gateway = Gateway::<Headers>::new().grants(Grants { headers, ..Grants::none() });
+        let client = gateway.connect().header("X-Tenant", "blue").cookie("token", "abc").open().unwrap();
+        client.received()[0].as_text().unwrap().to_owned()
+    };
+    assert_eq!(seen(&[]), "[] None None");
+    assert_eq!(seen(&["X-Tenant"]), r#"["x-tenant"] Some("blue") None"#);
+    assert_eq!(seen(&["cookie"]), r#"["cookie"] None Some("abc")"#);
+    assert_eq!(seen(&["*"]), r#"["x-tenant", "cookie"] Some("blue") Some("abc")"#);
 }
 
 #[test]

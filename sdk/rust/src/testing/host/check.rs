@@ -27,6 +27,16 @@ pub(crate) fn name(name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// A header's name and value.
+pub(crate) fn header(header: &str, value: &str) -> Result<(), Refusal> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    name(header)?;
+    match header.bytes().all(token) && !value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        true => Ok(()),
+        false => Err(Refusal::Invalid),
+    }
+}
+
 /// A close code that may be sent, or a trap.
 pub(crate) fn close_code(code: u16) {
     let may = matches!(code, 1000 | 1001 | 1003 | 1007..=1009 | 1011..=1014 | 3000..=4999);

@@ -5,7 +5,7 @@ use crate::Refusal;
 use crate::testing::call;
 use crate::testing::connect::Request;
 use crate::testing::effect::Effect;
-use crate::testing::state::Peer;
+use crate::testing::state::{Peer, fits};
 
 pub(crate) fn method(session: u64) -> String {
     read(session, |_| "GET".to_owned())
@@ -38,7 +38,12 @@ pub(crate) fn header(session: u64, name: &str) -> Option<String> {
 }
 
 pub(crate) fn headers(session: u64) -> Vec<(String, String)> {
-    call::with(|call| call.peer(session, readable_headers))
+    call::with(|call| {
+        let mut headers = call.peer(session, readable_headers);
+        let granted = &call.state().grants.headers;
+        headers.retain(|(name, _)| granted.iter().any(|pattern| fits(&pattern.to_ascii_lowercase(), name)));
+        headers
+    })
 }
 
 pub(crate) fn cookie(session: u64, name: &str) -> Option<String> {
@@ -68,11 +73,7 @@ pub(crate) fn select_subprotocol(session: u64, name: &str) -> Result<(), Refusal
 }
 
 pub(crate) fn add_header(session: u64, name: &str, value: &str) -> Result<(), Refusal> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    check::name(name)?;
-    if !name.bytes().all(token) || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-        return Err(Refusal::Invalid);
-    }
+    check::header(name, value)?;
     push(session, Effect::AddHeader(name.to_owned(), value.to_owned()));
     Ok(())
 }

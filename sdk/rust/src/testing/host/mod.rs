@@ -8,7 +8,8 @@ pub(crate) mod handshake;
 pub(crate) mod session;
 pub(crate) mod stores;
 pub(crate) mod topics;
+pub(crate) mod upstream;
 
-pub(crate) use about::{clock, config, log, random};
+pub(crate) use about::{clock, config, log, metrics, random};
 pub(crate) use beyond::{sessions, users};
 pub(crate) use stores::{history, kv, presence, publication};

@@ -26,20 +26,17 @@ pub(crate) mod history {
             if readable(call, topic)?.history == 0 {
                 return Err(Refusal::Unsupported);
             }
-            let all = call.state().kept(topic);
-            let position = Position { epoch: 1, offset: call.state().room(topic).offset };
+            let position = call.state().room(topic).position();
             let limit = limit.min(1000) as usize;
-            let mut complete = true;
-            let page: Vec<_> = match since {
+            let (page, complete): (Vec<_>, _) = match since {
                 Some(since) => {
-                    let first = all.first().and_then(|kept| kept.position).map_or(position.offset + 1, |p| p.offset);
-                    complete = since.epoch == position.epoch && since.offset + 1 >= first;
-                    let after = |p: Position| since.epoch != p.epoch || p.offset > since.offset;
-                    all.into_iter().filter(|kept| kept.position.is_some_and(after)).take(limit).collect()
+                    let (after, complete) = call.state().after(topic, since);
+                    (after.into_iter().take(limit).collect(), complete)
                 }
                 None => {
+                    let all = call.state().kept(topic);
                     let skip = all.len().saturating_sub(limit);
-                    all.into_iter().skip(skip).collect()
+                    (all.into_iter().skip(skip).collect(), true)
                 }
             };
             let publications = page.into_iter().map(|kept| call.keep(kept)).collect();
