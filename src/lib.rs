@@ -11,6 +11,9 @@ mod client;
 pub mod config;
 mod drain;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heartbeat;
 mod http;
 mod hub;

@@ -57,6 +57,9 @@ impl Failure {
 impl Why {
     /// What a hook answered, cut to what a log line should have.
     pub fn error(mut sentence: String) -> Self {
+        if sentence.is_empty() {
+            sentence.push_str("it answered an error, and no word of why");
+        }
         let mut end = sentence.len().min(8 << 10);
         while !sentence.is_char_boundary(end) {
             end -= 1;

@@ -62,6 +62,8 @@ impl Instance {
     pub async fn new(template: &Template, context: &Arc<Context>) -> Result<Self, Why> {
         let mut store = Store::new(template.pre.engine(), State::new(context.clone()));
         store.limiter(|state| &mut state.memory);
+        // What a host call may copy out of the guest: pointers that all show to the same bytes multiply them.
+        store.set_hostcall_fuel(context.limits.memory.0);
         store.set_epoch_deadline(1);
         let waits = template.waits;
         store.epoch_deadline_callback(move |mut store| {

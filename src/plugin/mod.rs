@@ -32,6 +32,18 @@ mod status;
 mod told;
 mod wit;
 
+/// What `fuzzing` calls.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod inside {
+    pub use super::call::{Answer, Call, Content, SubscriptionEvent, Verdict};
+    pub use super::encode::{Form, WIT, component};
+    pub use super::failure::Why;
+    pub use super::generation::Template;
+    pub use super::grants::Granted;
+    pub use super::host::Context;
+    pub use super::instance::Instance;
+}
+
 pub use cache::Cache;
 pub use call::{HttpAnswer, HttpRequest, SubscriptionEvent, Verdict};
 pub use catalog::Catalog;

@@ -66,8 +66,8 @@ impl wit::session::Host for State {
 
     fn send_if_refused(&mut self, session: u64, message: Message) -> Result<()> {
         self.session(session)?;
-        if !self.hook.may_act() {
-            return Err(mistake(format!("`{}` may not ask for effects", self.hook.name())));
+        if !self.hook.may_act() || self.hook == Hook::Outbound {
+            return Err(mistake(format!("`{}` may not send", self.hook.name())));
         }
         self.charge(1, payload_len(&message))?;
         let event = self.event()?;

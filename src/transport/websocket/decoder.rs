@@ -123,6 +123,12 @@ impl Decoder {
         !self.left.is_empty()
     }
 
+    /// How many bytes are kept.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn kept(&self) -> usize {
+        self.left.len() + self.fragments.as_ref().map_or(0, |fragments| fragments.payload.len())
+    }
+
     /// How much of the bytes was handled.
     fn parse(
         &mut self,

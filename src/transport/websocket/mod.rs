@@ -3,5 +3,7 @@
 mod decoder;
 mod upgrade;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use decoder::Violation;
 pub use decoder::{Decoder, Flow, Frame};
 pub use upgrade::{Refused, accept_key, check, is_allowed, is_asked};

@@ -1,0 +1,350 @@
+//! Host calls with any pointers, lengths and values, from a real instance: a call ends with an answer, an error, a trap
+//! or a quota, and what it asked for stays within the plugin's limits.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+use wasmtime::component::Component;
+
+use super::input::Input;
+use super::promises;
+use super::script::Author;
+use crate::apply::Applier;
+use crate::broker::MemoryBroker;
+use crate::client::Client;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::kv::Kv;
+use crate::message::{Closer, Message, MessageRef, Position, Publication, SessionId, TopicName};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::plugin::inside::SubscriptionEvent;
+use crate::plugin::inside::{Call, Content, Context, Granted, Instance, Template, Why, component};
+use crate::plugin::{Effect, Event, Hook, Patience, Publish};
+use crate::presence::Presence;
+use crate::registry::Registry;
+use crate::route::{Route, Rules, TopicRules};
+use crate::state::{Handshake, SessionState};
+use crate::upstream::{Reply, ReplyFailure, Upstreams};
+
+/// Small limits, so that they are reached.
+const CONFIG: &str = r#"
+[[route]]
+name = "fuzzed"
+path = "/room/{room}"
+plugins = ["guest"]
+keep_headers = ["x-tenant"]
+limits = { topics = 8 }
+
+[[topic]]
+pattern = "room:*"
+history = { size = 5, ttl = "1h" }
+presence = true
+
+[[upstream]]
+name = "shop"
+url = "http://127.0.0.1:1/"
+
+[plugin.guest.limits]
+memory = "1 MiB"
+cpu = "10ms"
+effects = 12
+output = "4 KiB"
+host_calls = 40
+
+[plugin.guest.grants]
+publish = ["room:*"]
+subscribe = ["room:*"]
+users = true
+sessions = true
+kv = ["k:"]
+upstreams = ["shop", "other"]
+headers = ["x-tenant", "cookie"]
+
+[plugin.guest.config]
+token = "abc"
+nested = { key = [1, 2, 3] }
+"#;
+
+/// A plugin that does what an input says.
+pub struct Boundary {
+    runtime: Runtime,
+    template: Template,
+    context: Arc<Context>,
+    route: Arc<Route>,
+    applier: Arc<Applier>,
+    author: Author,
+    instance: Option<Instance>,
+    /// How calls have ended.
+    seen: BTreeMap<&'static str, u64>,
+    effects: u64,
+}
+
+impl Boundary {
+    /// Of the module that `guest` describes.
+    pub fn new(module: &[u8]) -> Self {
+        let config: Config = toml::from_str(CONFIG).unwrap();
+        let plugin = &config.plugins["guest"];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let node = Arc::new(Node {
+            hub: Arc::new(Hub::new(MemoryBroker::new(1 << 20), metrics.clone())),
+            presence: Presence::default(),
+            kv: Kv::new(1 << 20),
+            registry: Registry::new(7),
+            rules: TopicRules::new(&config.topics),
+            upstreams: Upstreams::new(&config.upstreams, Client::new(runtime.handle().clone()), metrics.clone()),
+            metrics: metrics.clone(),
+        });
+        let engine = crate::plugin::engine(plugin.limits.memory.0).unwrap();
+        let (_, bytes) = component(module).unwrap();
+        let (template, _) = Template::new(&engine, &Component::new(&engine, bytes).unwrap()).unwrap();
+        let context = Arc::new(Context {
+            name: "guest".into(),
+            generation: 1,
+            limits: plugin.limits,
+            granted: Granted::new(&plugin.grants),
+            config: Config::plugin_json(plugin),
+            node: node.clone(),
+            denials: Default::default(),
+        });
+        let author = Author::new(template.waits);
+        Self {
+            runtime,
+            template,
+            context,
+            route: Arc::new(Route::new("fuzzed", Rules::new(&config.routes[0]), &metrics)),
+            applier: Arc::new(Applier::new(node)),
+            author,
+            instance: None,
+            seen: BTreeMap::new(),
+            effects: 0,
+        }
+    }
+
+    /// How calls have ended so far.
+    pub fn seen(&self) -> &BTreeMap<&'static str, u64> {
+        &self.seen
+    }
+
+    /// How many effects were asked for by calls that have answered well.
+    pub fn effects(&self) -> u64 {
+        self.effects
+    }
+
+    /// One call of a hook, whose script the input decides.
+    pub fn run(&mut self, input: &[u8]) {
+        let mut input = Input::new(input);
+        let hook = input.pick(&Hook::ALL[1..]);
+        let session = SessionId { node: 7, number: input.pick(&[1, u64::MAX]) };
+        let script = self.author.script(&mut input, hook, session.number);
+        let mut instance = self.loaded(&script);
+        let call = call_of(hook, session.number, &mut input);
+        let mut event = Some(Box::new(self.event(hook, session)));
+        let answer = self.runtime.block_on(instance.call(&call, &mut event));
+
+        let event = event.expect("the event is back in its place");
+        assert_eq!(event.session.as_ref().map(|state| state.id), of_session(hook).then_some(session));
+        promises::check(hook, &event, &self.context.limits);
+        let how = match &answer {
+            Ok(answer) => {
+                promises::check_answer(hook, answer, &self.context.limits);
+                self.effects += event.effects.list.len() as u64;
+                self.apply(&event);
+                "ok"
+            }
+            Err(why @ (Why::Error(_) | Why::Trap(_) | Why::Cpu(_) | Why::Memory(_) | Why::Quota(_))) => why.label(),
+            Err(why) => panic!("`{}` ended with {why:?}", hook.name()),
+        };
+        assert!(
+            answer.is_ok() || !matches!(&answer, Err(why) if why.to_string().is_empty()),
+            "a failure without words"
+        );
+        *self.seen.entry(how).or_default() += 1;
+        if instance.is_good() {
+            assert!(matches!(how, "ok" | "error"), "an instance is used after `{how}`");
+            self.instance = Some(instance);
+        }
+    }
+
+    /// An instance that has the script: the last one, or a new one where that has become one that takes none.
+    fn loaded(&mut self, script: &[u8]) -> Instance {
+        let message = [&[255], script].concat();
+        loop {
+            let (mut instance, fresh) = match self.instance.take() {
+                Some(instance) => (instance, false),
+                None => (self.runtime.block_on(Instance::new(&self.template, &self.context)).unwrap(), true),
+            };
+            let session = SessionId { node: 7, number: 1 };
+            let mut event = Some(Box::new(self.event(Hook::Inbound, session)));
+            let call = Call::Inbound { session: 1, message: Content::Borrowed(MessageRef::Binary(&message)) };
+            match self.runtime.block_on(instance.call(&call, &mut event)) {
+                Ok(_) if instance.is_good() => return instance,
+                Ok(_) => {}
+                Err(why) => assert!(!fresh, "a new instance did not take its script: {why}"),
+            }
+        }
+    }
+
+    fn event(&self, hook: Hook, session: SessionId) -> Event {
+        let mut event = Event::default();
+        if of_session(hook) {
+            event.session = Some(Box::new(self.state(session)));
+        }
+        if matches!(hook, Hook::Publication | Hook::Broadcast | Hook::Outbound) {
+            event.publications.push(Arc::new(Publication {
+                topic: TopicName::parse("room:blue").unwrap(),
+                message: Message::Text("hello".into()),
+                position: Some(Position { epoch: 3, offset: 9 }),
+                time: 1_700_000_000_000,
+                key: Some("k".into()),
+                metadata: vec![("a".into(), "b".into())],
+                exclude: Vec::new(),
+            }));
+        }
+        event.patience = Patience::Waits;
+        event
+    }
+
+    fn state(&self, id: SessionId) -> SessionState {
+        let pair = |name: &str, value: &str| (Box::from(name), Box::from(value));
+        let headers = vec![
+            pair("x-tenant", "blue"),
+            pair("cookie", "token=abc; a=b"),
+            pair("sec-websocket-protocol", "chat, bearer"),
+        ];
+        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        SessionState {
+            id,
+            route: self.route.clone(),
+            transport: "websocket",
+            user: Some("ada".into()),
+            subprotocol: None,
+            attributes: vec![pair("a", "1"), pair("role", "guest")],
+            handshake: Handshake::new("/room/blue?token=%C3%A4%20b&a", peer, headers, vec![pair("a", "blue")]),
+            subscriptions: Vec::new(),
+            timers: Vec::new(),
+            expiry: None,
+        }
+    }
+
+    /// What reaches beyond the session is done, so that the next calls find it.
+    fn apply(&self, event: &Event) {
+        let node = &self.applier.node;
+        for effect in &event.effects.list {
+            match effect {
+                Effect::Publish(publish) => {
+                    let publish = Publish {
+                        topic: publish.topic.clone(),
+                        message: publish.message.clone(),
+                        exclude: publish.exclude.clone(),
+                        history: publish.history,
+                        idempotency_key: publish.idempotency_key.clone(),
+                        key: publish.key.clone(),
+                        metadata: publish.metadata.clone(),
+                    };
+                    // Refused where there is no room: an answer as well.
+                    let _ = self.runtime.block_on(self.applier.publish(publish, Patience::Waits));
+                }
+                Effect::ToUser(user, remote) => drop(self.applier.to_user(user, remote)),
+                Effect::ToSession(session, remote) => drop(self.applier.to_session(*session, remote)),
+                Effect::Subscribe(subscribe) => {
+                    let _ = node.hub.history(&subscribe.topic, subscribe.since, usize::MAX);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether a hook is called for a session.
+pub fn of_session(hook: Hook) -> bool {
+    !matches!(hook, Hook::Init | Hook::Publication | Hook::Broadcast | Hook::Presence)
+}
+
+fn call_of(hook: Hook, session: u64, input: &mut Input<'_>) -> Call<'static> {
+    let text = input.pick(&["", "a", "room:blue", "\u{2603}"]);
+    let message = || Content::Owned(Message::Text(text.into()));
+    match hook {
+        Hook::Init => Call::Init,
+        Hook::Authenticate => Call::Authenticate { session },
+        Hook::Opened => Call::Opened { session },
+        Hook::Closed => Call::Closed { session, code: input.u16(), reason: text.into(), by: Closer::Network },
+        Hook::Inbound => Call::Inbound { session, message: message() },
+        Hook::Publication => Call::Publication { topic: text.into(), message: message() },
+        Hook::Broadcast => Call::Broadcast { topic: text.into(), message: message() },
+        Hook::Outbound => {
+            let publication = input.often(128).then_some(1);
+            Call::Outbound { session, publication, message: Content::Owned(Message::Binary(Bytes::from_static(b"x"))) }
+        }
+        Hook::Subscription => Call::Subscription {
+            session,
+            topic: text.into(),
+            event: input.pick(&[
+                SubscriptionEvent::Subscribed,
+                SubscriptionEvent::Recovered,
+                SubscriptionEvent::Gap,
+                SubscriptionEvent::Added,
+                SubscriptionEvent::Removed,
+            ]),
+            position: input.often(128).then_some(Position { epoch: u64::MAX, offset: 0 }),
+        },
+        Hook::Timer => Call::Timer { session, name: text.into() },
+        Hook::Reply => {
+            let reply: Reply = match input.often(128) {
+                true => Ok((input.u16(), Message::Text(text.into()))),
+                false => Err(input.pick(&[
+                    ReplyFailure::Unavailable,
+                    ReplyFailure::Timeout,
+                    ReplyFailure::TooLarge,
+                    ReplyFailure::Broken,
+                ])),
+            };
+            Call::Reply { session, tag: text.into(), reply: std::borrow::Cow::Owned(reply) }
+        }
+        Hook::Presence => Call::Presence {
+            topic: text.into(),
+            joined: input.often(128),
+            session_id: text.into(),
+            user: input.often(128).then(|| text.into()),
+            info: text.into(),
+            sessions_of_user: input.u32(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::guest::{PAIRS, STRINGS, Special, guest};
+    use super::*;
+    use crate::plugin::inside::Answer;
+
+    /// A list whose elements all are the same large text: the host copies no more than the plugin may have.
+    #[test]
+    fn what_is_shown_many_times_is_not_copied_as_often() {
+        let mut boundary = Boundary::new(&wat::parse_str(guest(false)).unwrap());
+        let write = boundary.author.functions.iter().position(|function| function.name == "write-fields").unwrap();
+        let poke = boundary.author.functions.len() + 1;
+        assert_eq!(Special::ALL[1], Special::Poke);
+        let mut wrote = |pairs: u32| {
+            let mut script = Vec::new();
+            for text in 0..2 * pairs {
+                script.extend((poke as u16).to_le_bytes());
+                // 40,000 zeros, wherever they are looked for.
+                [PAIRS + 8 * text, 24_576, 40_000].iter().for_each(|number| script.extend(number.to_le_bytes()));
+            }
+            script.extend((write as u16).to_le_bytes());
+            // Of level `error`: an empty message, and the list.
+            [4, STRINGS, 0, PAIRS, pairs].iter().for_each(|number| script.extend(number.to_le_bytes()));
+            let mut instance = boundary.loaded(&script);
+            let mut event = Some(Box::new(boundary.event(Hook::Opened, SessionId { node: 7, number: 1 })));
+            boundary.runtime.block_on(instance.call(&Call::Opened { session: 1 }, &mut event))
+        };
+        assert_eq!(wrote(10).unwrap(), Answer::Done);
+        let why = wrote(20).unwrap_err();
+        assert!(matches!(&why, Why::Trap(text) if text.contains("fuel")), "{why}");
+    }
+}
