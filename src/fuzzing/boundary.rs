@@ -13,22 +13,15 @@ use super::input::Input;
 use super::promises;
 use super::script::Author;
 use crate::apply::Applier;
-use crate::broker::MemoryBroker;
-use crate::client::Client;
 use crate::config::Config;
-use crate::hub::Hub;
-use crate::kv::Kv;
 use crate::message::{Closer, Message, MessageRef, Position, Publication, SessionId, TopicName};
-use crate::metrics::Metrics;
-use crate::node::Node;
 use crate::plugin::inside::SubscriptionEvent;
 use crate::plugin::inside::{Call, Content, Context, Granted, Instance, Template, Why, component};
 use crate::plugin::{Effect, Event, Hook, Patience, Publish};
-use crate::presence::Presence;
-use crate::registry::Registry;
-use crate::route::{Route, Rules, TopicRules};
+use crate::route::{Route, Rules};
+use crate::source::{Clock, Random};
 use crate::state::{Handshake, SessionState};
-use crate::upstream::{Reply, ReplyFailure, Upstreams};
+use crate::upstream::{Reply, ReplyFailure};
 
 /// Small limits, so that they are reached.
 const CONFIG: &str = r#"
@@ -89,16 +82,11 @@ impl Boundary {
         let config: Config = toml::from_str(CONFIG).unwrap();
         let plugin = &config.plugins["guest"];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let node = Arc::new(Node {
-            hub: Arc::new(Hub::new(MemoryBroker::new(1 << 20), metrics.clone())),
-            presence: Presence::default(),
-            kv: Kv::new(1 << 20),
-            registry: Registry::new(7),
-            rules: TopicRules::new(&config.topics),
-            upstreams: Upstreams::new(&config.upstreams, Client::new(runtime.handle().clone()), metrics.clone()),
-            metrics: metrics.clone(),
-        });
+        let node = {
+            let _entered = runtime.enter();
+            crate::node(&config, Clock::default(), Random::default(), None).unwrap()
+        };
+        let metrics = node.metrics.clone();
         let engine = crate::plugin::engine(plugin.limits.memory.0).unwrap();
         let (_, bytes) = component(module).unwrap();
         let (template, _) = Template::new(&engine, &Component::new(&engine, bytes).unwrap()).unwrap();
@@ -110,6 +98,8 @@ impl Boundary {
             config: Config::plugin_json(plugin),
             node: node.clone(),
             denials: Default::default(),
+            shadow: false,
+            http_requests: Arc::new(tokio::sync::Semaphore::new(1)),
         });
         let author = Author::new(template.waits);
         Self {
@@ -262,14 +252,15 @@ impl Boundary {
 
 /// Whether a hook is called for a session.
 pub fn of_session(hook: Hook) -> bool {
-    !matches!(hook, Hook::Init | Hook::Publication | Hook::Broadcast | Hook::Presence)
+    !matches!(hook, Hook::Init | Hook::Publication | Hook::Broadcast | Hook::Presence | Hook::Http)
 }
 
 fn call_of(hook: Hook, session: u64, input: &mut Input<'_>) -> Call<'static> {
     let text = input.pick(&["", "a", "room:blue", "\u{2603}"]);
     let message = || Content::Owned(Message::Text(text.into()));
     match hook {
-        Hook::Init => Call::Init,
+        // A bare module exports no hook of WASI's.
+        Hook::Init | Hook::Http => Call::Init,
         Hook::Authenticate => Call::Authenticate { session },
         Hook::Opened => Call::Opened { session },
         Hook::Closed => Call::Closed { session, code: input.u16(), reason: text.into(), by: Closer::Network },

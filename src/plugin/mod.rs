@@ -36,12 +36,13 @@ mod wit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod inside {
     pub use super::call::{Answer, Call, Content, SubscriptionEvent, Verdict};
-    pub use super::encode::{Form, WIT, component};
+    pub use super::encode::{Form, component};
     pub use super::failure::Why;
     pub use super::generation::Template;
     pub use super::grants::Granted;
     pub use super::host::Context;
     pub use super::instance::Instance;
+    pub use super::interface::WIT;
 }
 
 pub use cache::Cache;
