@@ -599,7 +599,7 @@ declare module "tidegate:plugin/log@0.1.0" {
 
 /**
  * Metrics of the plugin's own, counted even when the event fails. A series is a Prometheus name with labels as in the
- * text format, `moves_total{game="chess"}`; the gateway adds the plugin's name as a label and `tidegate_plugin_` in
+ * text format, `moves_total{game="chess"}`; the gateway adds the plugin's name as a label and `plugin_` in
  * front. Up to 1,000 series; what comes after is counted as dropped.
  */
 declare module "tidegate:plugin/metrics@0.1.0" {

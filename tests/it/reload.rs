@@ -123,7 +123,7 @@ async fn a_broken_file_leaves_the_old_one_serving() {
         ("garbage", b"PK\x03\x04 this is an archive".to_vec(), "not a WebAssembly file"),
         ("half of a file", whole[..whole.len() / 2].to_vec(), "not a valid WebAssembly module"),
         ("nothing", Vec::new(), "not a WebAssembly file"),
-        ("no hooks", text("(module)"), "no hook is exported"),
+        ("no hooks", text("(module)"), "it has no hook"),
         (
             "an unknown import",
             text(&format!(

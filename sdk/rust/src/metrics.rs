@@ -1,7 +1,7 @@
 //! Metrics of the plugin's own, on the gateway's metrics page. Need no grant.
 //!
 //! They are counted even when the event fails. A series is a Prometheus name with labels as in the text format,
-//! `moves_total{game="chess"}`; the gateway adds the plugin's name as a label and puts `tidegate_plugin_` in front. A
+//! `moves_total{game="chess"}`; the gateway adds the plugin's name as a label and puts `plugin_` in front. A
 //! plugin has up to 1,000 series, and what comes after is counted as dropped: label by what there is little of (a game, a
 //! result), never by user or session.
 //!
