@@ -126,6 +126,14 @@ fn describe(bytes: &mut Vec<u8>, module: &Module, mut interface: Interface) -> a
     }
     let imports = module.imports.iter();
     interface.check_imports(imports.filter_map(|(module, name)| Some((Name::parse(module)?, name.as_str()))))?;
+    let foreign = module.imports.iter().filter(|(module, _)| Name::parse(module).is_none() && !module.starts_with("wasi"));
+    let foreign: Vec<_> = foreign.map(|(module, name)| format!("{module}.{name}")).collect();
+    if !foreign.is_empty() {
+        // AssemblyScript's own, unless it is told otherwise.
+        let abort = "; in AssemblyScript, `asc --use abort=assembly/index/abort` names a function of yours in its place";
+        let cure = if foreign.iter().any(|name| name == "env.abort") { abort } else { "" };
+        bail!("it imports {}, which this gateway does not offer{cure}", foreign.join(", "));
+    }
     interface.rename(first.version)?;
     let world = interface.world()?;
     let resolve = &mut interface.resolve;
@@ -169,6 +177,13 @@ mod tests {
                  (func (export "tidegate:plugin/on-authenticate@0.1.0#handle") (param i32) (result i32) (i32.const 64)))"#,
         );
         assert!(wrong.contains("does not fit the interface"), "{wrong}");
+    }
+
+    #[test]
+    fn imports_of_nobody_are_named_with_a_cure() {
+        let import = r#"(module (import "env" "abort" (func (param i32 i32 i32 i32)))"#;
+        let why = refused(&DOORMAN.replacen("(module", import, 1));
+        assert!(why.contains("imports env.abort, which") && why.contains("--use abort="), "{why}");
     }
 
     #[test]

@@ -158,3 +158,17 @@ async fn many_at_once_leave_the_process_as_it_was() {
     assert!(gateway.metric("tidegate_plugin_instances", "hostile").await <= 20.0);
     assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
 }
+
+#[tokio::test]
+async fn what_a_guest_says_when_it_panics_reaches_the_log() {
+    const ROUTE: &str = "[[route]]\nname = \"p\"\npath = \"/p\"\nplugins = [\"panics\"]\n";
+    let panics = std::fs::read(crate::support::guests::panics()).unwrap();
+    let gateway = Gateway::start_with(ROUTE, &[("panics", panics)]).await;
+    let mut client = Client::connect(&gateway.ws_url("/p")).await;
+    client.send("the carpet").await;
+    let said = "tests/guests/panics/src/lib.rs:";
+    let told = ["\"plugin\":\"panics\"", "\"generation\":1", "\"hook\":\"inbound\""];
+    gateway.log_line(&[&told[..], &["\"level\":\"ERROR\"", said, "stumbled over \\\"the carpet\\\""]].concat()).await;
+    let functions = "(in panics::stumble < <panics::Panics as tidegate_sdk::plugin::Plugin>::inbound";
+    gateway.log_line(&[&told[..], &["the event failed", "unreachable", functions]].concat()).await;
+}

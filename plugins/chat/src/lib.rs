@@ -13,7 +13,7 @@ use protocol::{Ask, Kind, Tell, Trouble, frame, is_message};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidegate_sdk::{Context, Message, Plugin, Refusal, Result, Session, Verdict};
-use tidegate_sdk::{clock, config, history, log, presence, random, topics, users};
+use tidegate_sdk::{clock, config, history, presence, random, topics, users};
 
 /// What stands under `[plugin.chat.config]`.
 #[derive(Deserialize)]
@@ -33,7 +33,6 @@ impl Default for Chat {
 
 impl Plugin for Chat {
     fn init() -> Result<Self> {
-        log::panics();
         config::parse()
     }
 

@@ -31,6 +31,7 @@ macro_rules! export {
             const HOOKS: &'static [$crate::Hook] = &[$($crate::__hook!($hook)),+];
 
             fn make() -> $crate::Result<Self> {
+                $crate::log::panics();
                 $crate::__make!($($hook)+)
             }
 

@@ -58,11 +58,18 @@ pub fn write_fields(level: Level, message: &str, fields: &[(String, String)]) {
     host::log::write_fields(level.host(), message, fields);
 }
 
-/// Write panics to the log before they trap, with their place. Without it a panic's message is lost: a trap says only
-/// `unreachable`. Call it in [`Plugin::init`](crate::Plugin::init); it adds a few kilobytes.
+/// Write panics to the log before they trap, with their place. Without it a panic's message would be lost: a trap says
+/// only where it was. Every plugin does so before it is made.
+#[doc(hidden)]
 pub fn panics() {
     #[cfg(target_arch = "wasm32")]
-    std::panic::set_hook(Box::new(|panic| write(Level::Error, &panic.to_string())));
+    std::panic::set_hook(Box::new(|panic| {
+        let what = panic.payload_as_str().unwrap_or("for a reason that is no text");
+        match panic.location() {
+            Some(place) => write(Level::Error, &format!("panicked at {place}: {what}")),
+            None => write(Level::Error, &format!("panicked: {what}")),
+        }
+    }));
 }
 
 #[doc(hidden)]

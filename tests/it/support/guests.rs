@@ -14,6 +14,11 @@ pub(crate) fn built() -> Vec<(String, PathBuf)> {
         .collect()
 }
 
+/// A guest that panics at each message.
+pub(crate) fn panics() -> PathBuf {
+    test_guest("panics")
+}
+
 /// The chat plugin with another behaviour: every message ends in " (v2)".
 pub(crate) fn chat_v2() -> PathBuf {
     test_guest("chat-v2")
