@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 /// A route, as long as there are sessions on it.
 pub struct Route {
     pub name: Box<str>,
+    /// Whether plugins see each delivery. What is on its way to a session cannot change its way, so it stays.
+    pub outbound: bool,
     rules: ArcSwap<Rules>,
     sessions: AtomicUsize,
     requests: AtomicUsize,
@@ -93,6 +95,7 @@ impl Route {
     pub fn new(name: &str, rules: Rules, metrics: &Metrics) -> Self {
         Self {
             name: name.into(),
+            outbound: rules.outbound,
             rules: ArcSwap::from_pointee(rules),
             sessions: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),

@@ -60,7 +60,7 @@ impl Http {
         if config.authenticate && chain.has(Hook::Authenticate) && !is_preflight(&parts) {
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             let handshake = Handshake::new(target, peer, headers(&parts.headers), parameters);
-            let (state, effects) = self.authenticate(&route, &chain, "http", handshake, None).await?;
+            let (state, effects) = self.authenticate(&route, &chain, "http", handshake, parts.extensions.get()).await?;
             event.effects = effects;
             admitted = Some(state);
         }
@@ -145,7 +145,8 @@ fn introduce(
         tell(PARAMETERS, &json(parameters))?;
     }
     let Some(state) = admitted else { return Ok(()) };
-    let mut attributes = serde_json::Map::new();
+    let known = state.attributes.iter().map(|(name, value)| (name.to_string(), (&**value).into()));
+    let mut attributes: serde_json::Map<_, _> = known.collect();
     let mut user = state.user.clone();
     for effect in &effects.list {
         match effect {

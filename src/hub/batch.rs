@@ -101,14 +101,7 @@ impl Batch {
                     if let Some((publication, message)) = one
                         && !self.excluded.contains(&(index, session))
                     {
-                        let written = if subscriber.outbox.by_hand() {
-                            subscriber.outbox.offer(Some(publication.clone()), message.clone())
-                        } else {
-                            // The session is older than the route's rule.
-                            let mut frame = Vec::new();
-                            wire::message(&mut frame, message.as_ref());
-                            subscriber.outbox.deliver(&frame.into(), 1)
-                        };
+                        let written = subscriber.outbox.offer(Some(publication.clone()), message.clone());
                         tally.count(written, 1);
                     }
                 }

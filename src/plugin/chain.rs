@@ -279,11 +279,11 @@ impl Chain {
 
 impl Audience for RouteChain {
     fn is_special(&self) -> bool {
-        self.route.rules().outbound || self.chain.load().has(Hook::Broadcast)
+        self.route.outbound || self.chain.load().has(Hook::Broadcast)
     }
 
     fn one_by_one(&self) -> bool {
-        self.route.rules().outbound
+        self.route.outbound
     }
 
     fn shape<'a>(&'a self, publication: &'a Arc<Publication>) -> Pin<Box<dyn Future<Output = Shaped> + Send + 'a>> {

@@ -41,7 +41,9 @@ fn component_of(bytes: &[u8], interface: Interface) -> anyhow::Result<(Form, Vec
         return Ok((Form::Component, bytes.to_vec()));
     }
     let module = Module::read(bytes).context("not a valid WebAssembly module; was it copied completely?")?;
-    if !module.exports.iter().any(|export| hook(export).is_some()) {
+    // A bare module cannot be described as a handler: that takes types which it would have to share with its imports.
+    let handles = |export: &str| module.typed && export.starts_with("wasi:http/incoming-handler@0.2.");
+    if !module.exports.iter().any(|export| hook(export).is_some() || handles(export)) {
         return Err(no_hook(module.exports.iter().map(String::as_str)));
     }
     let mut described = bytes.to_vec();
@@ -126,11 +128,13 @@ fn describe(bytes: &mut Vec<u8>, module: &Module, mut interface: Interface) -> a
     }
     let imports = module.imports.iter();
     interface.check_imports(imports.filter_map(|(module, name)| Some((Name::parse(module)?, name.as_str()))))?;
-    let foreign = module.imports.iter().filter(|(module, _)| Name::parse(module).is_none() && !module.starts_with("wasi"));
+    let foreign =
+        module.imports.iter().filter(|(module, _)| Name::parse(module).is_none() && !module.starts_with("wasi"));
     let foreign: Vec<_> = foreign.map(|(module, name)| format!("{module}.{name}")).collect();
     if !foreign.is_empty() {
         // AssemblyScript's own, unless it is told otherwise.
-        let abort = "; in AssemblyScript, `asc --use abort=assembly/index/abort` names a function of yours in its place";
+        let abort =
+            "; in AssemblyScript, `asc --use abort=assembly/index/abort` names a function of yours in its place";
         let cure = if foreign.iter().any(|name| name == "env.abort") { abort } else { "" };
         bail!("it imports {}, which this gateway does not offer{cure}", foreign.join(", "));
     }

@@ -172,6 +172,7 @@ fn needed(interface: &str, function: &str) -> Vec<(&'static str, &'static str, &
     const KV: (&str, &str, &str) = ("kv", "[]", "prefixes of keys; \"\" for all");
     const HEADERS: (&str, &str, &str) = ("headers", "[]", "names of request headers, such as \"authorization\"");
     const UPSTREAMS: (&str, &str, &str) = ("upstreams", "[]", "names of upstreams");
+    const HTTP: (&str, &str, &str) = ("http", "[]", "hosts, such as \"api.example.org\" or \"127.0.0.1:9000\"");
     match (interface, function) {
         ("topics", "publish") => vec![PUBLISH],
         ("session", "subscribe") | ("history" | "presence", _) => vec![SUBSCRIBE],
@@ -180,6 +181,7 @@ fn needed(interface: &str, function: &str) -> Vec<(&'static str, &'static str, &
         ("users", _) => vec![USERS],
         ("sessions", _) => vec![SESSIONS],
         ("kv", _) => vec![KV],
+        ("wasi:http/outgoing-handler", _) => vec![HTTP],
         ("handshake", "header" | "headers" | "cookie") => vec![HEADERS],
         ("upstream", "forward" | "request") => vec![UPSTREAMS],
         _ => Vec::new(),
@@ -237,6 +239,7 @@ mod tests {
             ("kv", "get"),
             ("handshake", "cookie"),
             ("upstream", "request"),
+            ("wasi:http/outgoing-handler", "handle"),
         ];
         let all: Vec<_> = every.iter().flat_map(|(interface, function)| needed(interface, function)).collect();
         let text: String = all.iter().map(|(key, value, _)| format!("{key} = {value}\n")).collect();

@@ -129,7 +129,8 @@ pub fn no_hook<'a>(exports: impl IntoIterator<Item = &'a str>) -> anyhow::Error 
         more => format!("{} and {} more", exports[..NAMED].join(", "), more - NAMED),
     };
     anyhow::anyhow!(
-        "it has no hook: it exports {named}, but nothing like tidegate:plugin/on-inbound@0.1.0#handle; name the hooks in \
+        "it has no hook: it exports {named}, but nothing like tidegate:plugin/on-inbound@0.1.0#handle or \
+         wasi:http/incoming-handler@0.2.0#handle; name the hooks in \
          the plugin's world, or in the SDK's `export!`"
     )
 }

@@ -105,6 +105,9 @@ impl Catalog {
             prepared.plugins.insert(name.clone(), plan);
         }
         prepared.routes = config.routes.iter().map(|route| self.prepare_route(route)).collect();
+        let changed =
+            prepared.routes.iter().filter(|prepared| prepared.route.route.outbound != prepared.rules.outbound);
+        prepared.restart_for.extend(changed.map(|prepared| format!("route.{}.outbound", prepared.route.route.name)));
         Ok(prepared)
     }
 

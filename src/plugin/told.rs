@@ -22,7 +22,7 @@ pub struct Told {
 impl Told {
     /// None: nobody listens.
     pub fn begin(context: &Context, call: &Call<'_>, event: &Option<Box<Event>>) -> Option<Self> {
-        context.node.tap.as_ref()?;
+        context.node.tap.as_ref().filter(|_| !context.shadow)?;
         Some(Self {
             hook: call.hook().name(),
             session: event.as_ref().and_then(|event| event.session.as_ref()).map(|session| session.id),

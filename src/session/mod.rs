@@ -169,7 +169,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let Begin { stream, read, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
     let rules = route.route.rules();
-    let by_hand = rules.outbound;
+    let by_hand = route.route.outbound;
     let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand));
     let now = applier.node.clock.now();
     applier.node.registry.add(&outbox, state.user.as_ref());

@@ -190,6 +190,13 @@ async fn what_only_a_restart_can_change_is_named() {
 }
 
 #[tokio::test]
+async fn the_way_of_deliveries_stays_as_it_was() {
+    let gateway = word().await;
+    gateway.reconfigure(&WORD.replace("path = ", "outbound = true\npath = "), "applied").await;
+    assert_eq!(gateway.config_page().await["restart_for"], serde_json::json!(["route.word.outbound"]));
+}
+
+#[tokio::test]
 async fn topics_follow_their_new_rules() {
     const TOPICS: &str = r#"
 [[route]]

@@ -62,7 +62,7 @@ fn refusal_name(refusal: Refusal) -> &'static str {
 
 impl State {
     fn tell_kv(&self, call: impl FnOnce() -> Value) {
-        if let Some(tap) = &self.context.node.tap {
+        if let Some(tap) = self.context.node.tap.as_ref().filter(|_| !self.context.shadow) {
             tap.note(Note::Kv(call()));
         }
     }

@@ -24,6 +24,11 @@ pub(crate) fn chat_v2() -> PathBuf {
     test_guest("chat-v2")
 }
 
+/// A guest with the hooks that deliveries go through.
+pub(crate) fn hooks() -> Vec<u8> {
+    std::fs::read(test_guest("hooks")).unwrap()
+}
+
 /// The plugin that answers plain HTTP requests.
 pub(crate) fn http() -> Vec<u8> {
     std::fs::read(test_guest("http")).unwrap()

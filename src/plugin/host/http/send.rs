@@ -110,6 +110,10 @@ impl State {
     fn send(&self, request: OutgoingRequest, options: &RequestOptions) -> Result<FutureResponse, ErrorCode> {
         let uri = self.granted_uri(&request)?;
         let context = &self.context;
+        // What a shadow would change elsewhere has been asked for already, by the generation that serves.
+        if context.shadow && !request.method.is_safe() {
+            return Err(ErrorCode::DestinationUnavailable);
+        }
         let metrics = &context.node.metrics;
         let Ok(permit) = context.http_requests.clone().try_acquire_owned() else {
             metrics.http_requests.with_label_values(&[&*context.name, "limit"]).inc();
