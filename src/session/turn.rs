@@ -216,10 +216,13 @@ impl Session {
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
             };
             if let Some(next) = self.now_or_next(task, scratch) {
+                // What earlier ones had to say; what follows may wait.
+                self.write_out(scratch);
                 self.outbox.ask_again(requests);
                 return Some(next);
             }
         }
+        self.write_out(scratch);
         None
     }
 
