@@ -96,6 +96,15 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
     Ok((config, catalog.status()))
 }
 
+/// Measures what instances of a plugin's file cost, with the settings that it has in a configuration.
+async fn instances(file: &std::path::Path, config: &Config) -> anyhow::Result<plugin::Instances> {
+    let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let settings = config.plugins.values().next().cloned().unwrap_or_default();
+    let engine = plugin::engine(settings.limits.memory.0)?;
+    let node = node(config, Clock::default(), Random::default(), None)?;
+    plugin::instances(&engine, &bytes, &settings, node).await
+}
+
 /// Looks into a plugin's file.
 pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
     let cannot = || format!("{} cannot be served", file.display());

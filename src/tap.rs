@@ -36,4 +36,6 @@ pub struct Called {
     pub answer: Result<Value, String>,
     /// What it asked for. Nothing of it is applied if a plugin of the chain fails.
     pub effects: Vec<Value>,
+    /// From the call to its answer.
+    pub took: std::time::Duration,
 }

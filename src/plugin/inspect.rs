@@ -18,7 +18,7 @@ use super::grants::Granted;
 use super::host::{self, Context};
 use super::instance::Instance;
 use super::interface::{Interface, Name};
-use crate::config::PluginConfig;
+use crate::config::{Config, PluginConfig};
 use crate::node::Node;
 
 const PAGE: u64 = 64 << 10;
@@ -106,18 +106,7 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         init_error: None,
         imports,
     };
-    let settings = PluginConfig::default();
-    let context = Context {
-        name: "inspected".into(),
-        generation: 1,
-        limits: settings.limits,
-        granted: Granted::new(&settings.grants),
-        config: serde_json::json!({}),
-        denials: Default::default(),
-        node,
-        shadow: false,
-        http_requests: Arc::new(tokio::sync::Semaphore::new(0)),
-    };
+    let context = context(&PluginConfig::default(), node);
     let begun = Instant::now();
     match Instance::new(&template, &Arc::new(context)).await {
         Ok(instance) => {
@@ -127,6 +116,66 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         Err(why) => report.init_error = Some(why.to_string()),
     }
     Ok(report)
+}
+
+/// What instances of a plugin cost. Times in nanoseconds, memory in bytes.
+#[derive(Debug, Serialize)]
+pub struct Instances {
+    pub compile_ns: u64,
+    pub made: usize,
+    /// Making one, with its `init`.
+    pub p50_ns: u64,
+    pub p99_ns: u64,
+    /// Linear memory of one after its `init`.
+    pub memory: u64,
+}
+
+/// Makes many instances, for half a second at the most.
+pub async fn instances(
+    engine: &Engine,
+    bytes: &[u8],
+    settings: &PluginConfig,
+    node: Arc<Node>,
+) -> anyhow::Result<Instances> {
+    const TIME: Duration = Duration::from_millis(500);
+    const MOST: usize = 1_000;
+    let (_, encoded) = encode::component(bytes)?;
+    let begun = Instant::now();
+    let component = Component::new(engine, &encoded).map_err(sentence)?;
+    let compile_ns = nanos(begun.elapsed());
+    let (template, _) = Template::new(engine, &component)?;
+    let context = Arc::new(context(settings, node));
+    let (mut times, mut memory) = (Vec::new(), 0);
+    let begun = Instant::now();
+    while times.len() < MOST && (times.is_empty() || begun.elapsed() < TIME) {
+        let one = Instant::now();
+        let made = Instance::new(&template, &context).await;
+        let instance = made.map_err(|why| anyhow::anyhow!("no instance can be made: {why}"))?;
+        times.push(nanos(one.elapsed()));
+        memory = instance.memory() as u64;
+    }
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
+    Ok(Instances { compile_ns, made: times.len(), p50_ns: at(50), p99_ns: at(99), memory })
+}
+
+/// A generation that no gateway has.
+fn context(settings: &PluginConfig, node: Arc<Node>) -> Context {
+    Context {
+        name: "inspected".into(),
+        generation: 1,
+        limits: settings.limits,
+        granted: Granted::new(&settings.grants),
+        config: Config::plugin_json(settings),
+        denials: Default::default(),
+        http_requests: Arc::new(tokio::sync::Semaphore::new(0)),
+        shadow: false,
+        node,
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn imports(engine: &Engine, component: &Component) -> Vec<Import> {

@@ -53,7 +53,7 @@ pub use effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};
 pub use engine::engine;
 pub use event::{Event, Hook, Patience};
 pub use failure::Failure;
-pub use inspect::{Grant, Report, inspect};
+pub use inspect::{Grant, Instances, Report, inspect, instances};
 pub use loader::{Loader, Role};
 pub use prepare::{Installed, Prepared};
 pub use second::{CanaryAsk, CanaryRefused};

@@ -1,5 +1,7 @@
 //! What a tap is told of a call: put together before and after it, and only where somebody listens.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::call::{Answer, Call};
@@ -17,6 +19,7 @@ pub struct Told {
     given: Value,
     /// What plugins before this one have asked for.
     before: Vec<Value>,
+    begun: Instant,
 }
 
 impl Told {
@@ -28,10 +31,12 @@ impl Told {
             session: event.as_ref().and_then(|event| event.session.as_ref()).map(|session| session.id),
             given: describe::call(call),
             before: event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default(),
+            begun: Instant::now(),
         })
     }
 
     pub fn end(self, context: &Context, result: &Result<Answer, Why>, event: &Option<Box<Event>>) {
+        let took = self.begun.elapsed();
         let Some(tap) = &context.node.tap else { return };
         let mut effects = event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default();
         for former in &self.before {
@@ -42,6 +47,6 @@ impl Told {
         let Self { hook, session, given, .. } = self;
         let answer = result.as_ref().map(describe::answer).map_err(ToString::to_string);
         let plugin = context.name.to_string();
-        tap.note(Note::Call(Box::new(Called { plugin, hook, session, given, answer, effects })));
+        tap.note(Note::Call(Box::new(Called { plugin, hook, session, given, answer, effects, took })));
     }
 }

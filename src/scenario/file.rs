@@ -102,14 +102,23 @@ struct Steps {
 impl Scenario {
     /// Reads a scenario for the plugin in a file.
     pub fn load(file: &Path, plugin: &Path) -> Result<Self, BadScenario> {
+        let text = std::fs::read_to_string(file).map_err(|error| BadScenario {
+            file: file.to_owned(),
+            line: None,
+            what: format!("cannot be read: {error}"),
+        })?;
+        Self::parse(file, &text, plugin)
+    }
+
+    /// The same for a text; `file` is what errors name, and what paths are relative to.
+    pub fn parse(file: &Path, text: &str, plugin: &Path) -> Result<Self, BadScenario> {
         let bad = |line: Option<usize>, what: String| BadScenario { file: file.to_owned(), line, what };
-        let text = std::fs::read_to_string(file).map_err(|error| bad(None, format!("cannot be read: {error}")))?;
         let line_at = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let wrong = |error: toml::de::Error| {
             bad(error.span().map(|span| line_at(span.start)), error.message().trim_end().to_owned())
         };
-        let mut table: Table = toml::from_str(&text).map_err(wrong)?;
-        let steps: Steps = toml::from_str(&text).map_err(wrong)?;
+        let mut table: Table = toml::from_str(text).map_err(wrong)?;
+        let steps: Steps = toml::from_str(text).map_err(wrong)?;
         table.remove("step");
         let mut head = Keys(table);
         let read = |head: &mut Keys| -> Result<(Option<String>, u64, u64), String> {

@@ -1,6 +1,7 @@
 //! Scenarios: what happens to a plugin, written in a file, run on the gateway's own parts with a clock that is moved by
 //! hand, and compared with what was expected. The form of the files: docs/reference/scenario.md.
 
+mod bench;
 mod client;
 mod expect;
 mod file;
@@ -10,6 +11,7 @@ mod world;
 
 use std::path::Path;
 
+pub use bench::{Bench, bench};
 pub use expect::{Came, Difference, Line};
 pub use file::BadScenario;
 pub use words::{inline, list};

@@ -143,6 +143,15 @@ impl World {
         Ok(happened)
     }
 
+    /// All clients go, and what they leave behind stays.
+    pub async fn leave(&mut self) -> anyhow::Result<()> {
+        self.clients.values_mut().for_each(Client::cut);
+        self.settle(&mut Happened::default()).await?;
+        self.clients.clear();
+        self.notes.0.lock().clear();
+        Ok(())
+    }
+
     async fn connect(
         &mut self,
         connect: &Connect,

@@ -1,4 +1,4 @@
-//! The tools for those who write plugins: inspect, test.
+//! The tools for those who write plugins: inspect, test, bench.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -206,4 +206,29 @@ async fn inspect_says_what_a_file_has_and_wants() {
     assert_eq!(run(directory.path(), &["plugin", "inspect"]).await.0, 64);
     let (code, _, error) = run(directory.path(), &["plugin", "inspect", "none.wasm"]).await;
     assert!(code == 1 && error.contains("none.wasm cannot be read"), "{error}");
+}
+
+#[tokio::test]
+async fn bench_measures_the_hooks_that_were_called() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("teller.wasm"), guests::wat("teller", &[])).unwrap();
+    let text = steps("connect = \"a\"\n\nclient = \"a\"\nsends = \"x\"\n\nadvance = \"30s\"");
+    std::fs::write(directory.path().join("s.toml"), format!("[plugin.grants]\nkv = [\"\"]\n{text}")).unwrap();
+    let bench = ["plugin", "bench", "teller.wasm", "--time", "200ms"];
+    let (code, out, error) = run(directory.path(), &[&bench[..], &["--scenario", "s.toml", "--json"]].concat()).await;
+    assert_eq!((code, &*error), (0, ""), "{out}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let hooks: Vec<_> = report["hooks"].as_array().unwrap().iter().map(|hook| hook["hook"].clone()).collect();
+    assert_eq!(hooks, ["inbound", "timer"]);
+    for hook in report["hooks"].as_array().unwrap() {
+        let (p50, p99, max) = (hook["p50_ns"].as_u64(), hook["p99_ns"].as_u64(), hook["max_ns"].as_u64());
+        assert!(p50 > Some(0) && p50 <= p99 && p99 <= max && hook["failed"] == 0, "{hook}");
+    }
+    assert!(report["instances"]["made"].as_u64() > Some(0) && report["instances"]["memory"] == 65536, "{report}");
+    // Also without a scenario, as a table.
+    let (code, out, error) = run(directory.path(), &bench).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(out.lines().any(|line| line.trim_start().starts_with("inbound ")), "{out}");
+    let (code, _, error) = run(directory.path(), &["plugin", "bench", &plugin("fanout"), "--time", "100ms"]).await;
+    assert!(code == 1 && error.contains("use --scenario"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! `tidegate plugin`: for those who write plugins.
 
+mod bench;
 mod inspect;
 mod test;
 
@@ -14,6 +15,8 @@ pub struct Plugin {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure its calls, by hook
+    Bench(bench::Bench),
     /// Say what a file has, wants and costs: hooks, imports, grants, memory
     Inspect(inspect::Inspect),
     /// Run scenarios on a plugin and compare what comes of them with what they expect
@@ -23,6 +26,7 @@ enum Command {
 impl Plugin {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Bench(bench) => bench.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Test(test) => test.run(),
         }
