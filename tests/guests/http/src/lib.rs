@@ -1,5 +1,7 @@
 //! Answers plain HTTP requests by what their paths ask for, so that tests can ask for anything.
 
+#![allow(clippy::panic, reason = "tests ask for it")]
+
 use std::time::Duration;
 
 use tidegate_sdk::http::{Error, Request, Response};
