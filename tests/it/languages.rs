@@ -214,7 +214,7 @@ async fn every_language_has_all_of_the_interface() {
                 assert_eq!(client.text().await, *answer, "{language}");
             }
         }
-        assert_eq!(gateway.metric("tidegate_plugin_every_total", &format!("language=\"{language}\"")).await, 2.0);
+        assert_eq!(gateway.metric("plugin_every_total", &format!("language=\"{language}\"")).await, 2.0);
     }
 }
 
