@@ -24,10 +24,18 @@ impl Plugin for Hooks {
                 let since = Position { epoch: epoch.parse().unwrap_or(0), offset: offset.parse().unwrap_or(0) };
                 session.subscribe(topic)?.with_recovery(since);
             }
-            ["publish", topic, text] => drop(topics::publish(topic, text)?),
-            ["add", user, topic] => drop(users::subscribe(user, topic)?),
-            ["remove", user, topic] => drop(users::unsubscribe(user, topic)?),
-            ["tell", user, text] => drop(users::send(user, text)?),
+            ["publish", topic, text] => {
+                topics::publish(topic, text)?;
+            }
+            ["add", user, topic] => {
+                users::subscribe(user, topic)?;
+            }
+            ["remove", user, topic] => {
+                users::unsubscribe(user, topic)?;
+            }
+            ["tell", user, text] => {
+                users::send(user, text)?;
+            }
             ["ask", tag, text] => {
                 session.send_if_refused("refused");
                 upstream::request(session, "back", tag, text)?.header("x-word", "yes")?;
