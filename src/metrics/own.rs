@@ -25,11 +25,14 @@ enum Series {
     Histogram(Histogram),
 }
 
+/// A plugin's series by their names.
+type Named = HashMap<Box<str>, Option<Series>>;
+
 /// The series of all plugins.
 pub struct Own {
     registry: Registry,
     /// By plugin, then by the name as the plugin writes it. None: not well formed, or in conflict with another.
-    series: Mutex<HashMap<Box<str>, HashMap<Box<str>, Option<Series>>>>,
+    series: Mutex<HashMap<Box<str>, Named>>,
     dropped: IntCounterVec,
 }
 

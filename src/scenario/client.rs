@@ -180,14 +180,9 @@ impl Client {
 
     /// False: nothing more will come.
     async fn fill(&mut self) -> anyhow::Result<bool> {
-        let mut buffer = [0; 16 << 10];
-        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut buffer)).await;
-        let count = match read.context("the gateway does not answer: is a call still waiting for something?")? {
-            Ok(count) => count,
-            // The gateway has broken the connection off.
-            Err(_) => 0,
-        };
-        self.read.extend_from_slice(&buffer[..count]);
-        Ok(count > 0)
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
+        let count = read.context("the gateway does not answer: is a call still waiting for something?")?;
+        // An error: the gateway has broken the connection off.
+        Ok(count.unwrap_or_default() > 0)
     }
 }

@@ -70,6 +70,7 @@ pub struct Connect {
     pub headers: Vec<(String, String)>,
     pub peer: IpAddr,
     /// Let in by somebody before the plugin: as whom, with which attributes.
+    #[allow(clippy::type_complexity, reason = "a user and attributes")]
     pub introduced: Option<(Option<String>, Vec<(String, String)>)>,
 }
 
