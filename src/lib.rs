@@ -60,7 +60,7 @@ use crate::message::{Close, Closer};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outbox::Request;
-use crate::plugin::{Cache, Catalog, Loader, Prepared};
+use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
 use crate::reload::Reload;
 use crate::route::TopicRules;
 use crate::source::{Clock, Random};
@@ -100,7 +100,7 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
 async fn instances(file: &std::path::Path, config: &Config) -> anyhow::Result<plugin::Instances> {
     let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let settings = config.plugins.values().next().cloned().unwrap_or_default();
-    let engine = plugin::engine(settings.limits.memory.0)?;
+    let engine = plugin::engine(Room::of(config))?;
     let node = node(config, Clock::default(), Random::default(), None)?;
     plugin::instances(&engine, &bytes, &settings, node).await
 }
@@ -110,7 +110,7 @@ pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
     let cannot = || format!("{} cannot be served", file.display());
     let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let config = Config::default();
-    let engine = plugin::engine(config::PluginLimits::default().memory.0)?;
+    let engine = plugin::engine(Room::of(&config))?;
     let node = node(&config, Clock::default(), Random::default(), None)?;
     plugin::inspect(&engine, &bytes, node).await.with_context(cannot)
 }
@@ -148,11 +148,11 @@ async fn assemble(config: Config, node: Arc<Node>) -> anyhow::Result<Assembled> 
     let runtime = tokio::runtime::Handle::current();
     // Compiling takes a while, and may wait for a plugin's `init`.
     let load = move || {
-        let memory = config.plugins.values().map(|plugin| plugin.limits.memory.0);
-        let memory = memory.fold(config::PluginLimits::default().memory.0, usize::max);
-        let engine = plugin::engine(memory)?;
+        let room = Room::of(&config);
+        let engine = plugin::engine(room)?;
         let cache = Cache::new(&config.cache_directory);
-        let catalog = Catalog::new(Loader { engine, memory, cache, node: node.clone(), runtime });
+        let catalog =
+            Catalog::new(Loader { engine, room, cache, node: node.clone(), runtime, leaving: Default::default() });
         let prepared = catalog.prepare(&config)?;
         Ok::<_, anyhow::Error>((config, node, Arc::new(catalog), prepared))
     };
@@ -262,6 +262,7 @@ impl Gateway {
         asking.abort();
         looking.abort();
         // Its thread may be in the middle of a compilation.
+        reload.catalog.leave();
         tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
     }
 }

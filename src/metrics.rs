@@ -184,7 +184,7 @@ impl Metrics {
             calls: make.counters("plugin_calls_total", "Calls of a plugin's hooks.", &["plugin", "hook"]),
             call_failures: make.counters(
                 "plugin_call_failures_total",
-                "Calls that failed: error, trap, cpu, wall, memory, quota, busy, instance; open: not made.",
+                "Calls that failed: error, trap, the limit that they exceeded (cpu, wall, memory, tables, stack, effects, output, host_calls, quota), busy, instance; open: not made.",
                 &["plugin", "hook", "why"],
             ),
             denied: make.counters(
@@ -201,7 +201,7 @@ impl Metrics {
             generation: make.gauges("plugin_generation", "The generation that serves, counted from 1.", &["plugin"]),
             reloads: make.counters(
                 "plugin_reloads_total",
-                "Attempts to load a plugin's file, by result: swapped, refused.",
+                "Attempts to load a plugin's file, by result: swapped, refused, or the limit that it exceeds: file, compile, compile_memory.",
                 &["plugin", "result"],
             ),
             rollbacks: make.counters(

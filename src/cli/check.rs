@@ -51,6 +51,9 @@ fn granted(grants: &crate::config::Grants) -> String {
             all.push(format!("{what} {}", list.join(" ")));
         }
     }
+    if !grants.http.is_empty() {
+        all.push(format!("http {}", grants.http.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")));
+    }
     for (what, granted) in [("users", grants.users), ("sessions", grants.sessions)] {
         if granted {
             all.push(what.to_owned());

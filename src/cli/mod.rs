@@ -43,6 +43,9 @@ enum Command {
     Check(check::Check),
     /// Look into a plugin, test it, measure it
     Plugin(plugin::Plugin),
+    /// Make code of a plugin's file, for the gateway that started this
+    #[command(name = crate::plugin::COMMAND, hide = true)]
+    Compile { cpu_seconds: u64, memory: u64 },
     /// Print a development token for the jwt-auth plugin of a configuration
     Token(token::Token),
 }
@@ -82,10 +85,14 @@ pub fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
+    crate::plugin::compile_apart();
     let result = match cli.command {
         Command::Run(run) => run.run(),
         Command::Check(check) => check.run(),
         Command::Plugin(plugin) => plugin.run(),
+        Command::Compile { cpu_seconds, memory } => {
+            return ExitCode::from(crate::plugin::compiler(cpu_seconds, memory));
+        }
         Command::Token(token) => token.run(),
     };
     match result {

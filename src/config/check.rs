@@ -56,6 +56,11 @@ impl Config {
                 return Err(source.error(Some(route.name.span()), what));
             }
         }
+        if !(32 << 10..=1 << 20).contains(&self.plugin_stack.0) {
+            let at = source.text.find("plugin_stack").map(|at| at..at + 1);
+            let what = format!("plugin_stack is {}: write a size from 32KiB to 1MiB", self.plugin_stack);
+            return Err(source.error(at, what));
+        }
         self.check_claims(source)?;
         self.check_used(source)?;
         self.check_shares(source)?;

@@ -36,6 +36,8 @@ pub struct Config {
     pub plugin_directory: PathBuf,
     /// Compiled plugins. Only the gateway may be able to write here: what lies in it is run as it is.
     pub cache_directory: PathBuf,
+    /// The stack of a plugin's call, for all plugins: 32KiB to 1MiB.
+    pub plugin_stack: Size,
     /// TCP connections at a time, handshakes included. More wait in the kernel's queue until one ends.
     pub max_connections: usize,
     /// From the accepted connection to the end of the request's headers.
@@ -78,6 +80,7 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
             plugin_directory: "plugins".into(),
             cache_directory: ".tidegate-cache".into(),
+            plugin_stack: Size(256 << 10),
             max_connections: 16_384,
             handshake_timeout: seconds(10),
             drain_timeout: seconds(10),

@@ -142,6 +142,8 @@ impl Default for BreakerConfig {
 pub struct PluginLimits {
     /// Linear memory of one instance.
     pub memory: Size,
+    /// Elements of one instance's tables; function pointers are such.
+    pub tables: usize,
     /// CPU time of one call; waiting does not count. Measured in ticks of some milliseconds.
     pub cpu: Span,
     /// From the begin to the end of a call that waits for something.
@@ -160,12 +162,17 @@ pub struct PluginLimits {
     pub instances: usize,
     /// The plugin's file.
     pub file: Size,
+    /// CPU time that compiling the file may take, in whole seconds.
+    pub compile: Span,
+    /// Memory that compiling the file may take: address space of the process that does it.
+    pub compile_memory: Size,
 }
 
 impl Default for PluginLimits {
     fn default() -> Self {
         Self {
             memory: Size(32 << 20),
+            tables: 20_000,
             cpu: Span(Duration::from_millis(50)),
             wall: seconds(5),
             effects: 1_000,
@@ -175,6 +182,8 @@ impl Default for PluginLimits {
             http_response: Size(1 << 20),
             instances: 64,
             file: Size(64 << 20),
+            compile: seconds(60),
+            compile_memory: Size(2 << 30),
         }
     }
 }

@@ -70,6 +70,7 @@ impl Config {
             ("listen", self.listen != new.listen),
             ("admin", self.admin != new.admin),
             ("cache_directory", self.cache_directory != new.cache_directory),
+            ("plugin_stack", self.plugin_stack != new.plugin_stack),
             ("max_connections", self.max_connections != new.max_connections),
             ("handshake_timeout", self.handshake_timeout != new.handshake_timeout),
             ("drain_timeout", self.drain_timeout != new.drain_timeout),

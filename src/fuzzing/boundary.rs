@@ -90,7 +90,7 @@ impl Boundary {
             crate::node(&config, Clock::default(), Random::default(), None).unwrap()
         };
         let metrics = node.metrics.clone();
-        let engine = crate::plugin::engine(plugin.limits.memory.0).unwrap();
+        let engine = crate::plugin::engine(crate::plugin::Room::of(&Default::default())).unwrap();
         let (_, bytes) = component(module).unwrap();
         let (template, _) = Template::new(&engine, &Component::new(&engine, bytes).unwrap()).unwrap();
         let context = Arc::new(Context {
@@ -151,7 +151,15 @@ impl Boundary {
                 self.apply(&event);
                 "ok"
             }
-            Err(why @ (Why::Error(_) | Why::Trap(_) | Why::Cpu(_) | Why::Memory(_) | Why::Quota(_))) => why.label(),
+            Err(
+                why @ (Why::Error(_)
+                | Why::Trap(_)
+                | Why::Cpu(_)
+                | Why::Memory(_)
+                | Why::Tables(_)
+                | Why::Stack(_)
+                | Why::Quota(_)),
+            ) => why.label(),
             Err(why) => panic!("`{}` ended with {why:?}", hook.name()),
         };
         assert!(

@@ -31,7 +31,7 @@ pub struct Loader {
 
 impl Loader {
     pub fn new(seeds: Vec<Vec<u8>>) -> Self {
-        Self { seeds, engine: crate::plugin::engine(1 << 20).unwrap() }
+        Self { seeds, engine: crate::plugin::engine(crate::plugin::Room::of(&Default::default())).unwrap() }
     }
 
     /// A changed plugin, up to a component.

@@ -1,10 +1,10 @@
 //! Compiled plugins on disk, so that a start or a reload does not compile what was compiled before.
 //!
-//! A file's name is the hash of the component, of the engine's version and settings. A cached file is native code that
+//! A file's name is the hash of the plugin's file, of the engine's version and settings. A cached file is native code that
 //! is run as it is: it is written to a temporary name and renamed, so it is whole or not there, and it begins with its
 //! own hash, so that a disk's error is found.
 
-#![allow(unsafe_code, reason = "wasmtime's deserialize trusts what it reads; see `load`")]
+#![allow(unsafe_code, reason = "wasmtime's deserialize trusts what it reads; see `code`")]
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,36 +16,54 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compile::{Compiled, Compiler};
+use super::encode::Form;
 use super::engine::sentence;
+use super::interface::WIT;
 
 /// The compiled code of one node's plugins.
 pub struct Cache {
     directory: PathBuf,
 }
 
+/// A plugin's file as code.
+pub struct Loaded {
+    pub form: Form,
+    pub component: Component,
+    /// Why the cache was of no help.
+    pub trouble: Option<anyhow::Error>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{} can be written by others: it is not used; give it to the gateway's user alone (chmod go-w)", .0.display())]
+struct NotPrivate(PathBuf);
+
 impl Cache {
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
     }
 
-    /// Loads what was compiled before, or compiles and stores. The flag says that storing failed or that what was
-    /// stored could not be used: neither keeps a plugin from serving.
-    pub fn component(&self, engine: &Engine, bytes: &[u8]) -> anyhow::Result<(Component, Option<anyhow::Error>)> {
-        let path = self.directory.join(name(engine, bytes));
-        let mut trouble = None;
-        if let Err(error) = self.check_private() {
-            return Ok((compile(engine, bytes)?, Some(error)));
-        }
-        match self.load(engine, &path) {
-            Ok(Some(component)) => return Ok((component, None)),
+    /// Loads what a file was compiled to before, or compiles and stores. The error beside it says that storing failed or
+    /// that what was stored could not be used: neither keeps a plugin from serving.
+    pub fn component(&self, compiler: &Compiler<'_>, file: &[u8]) -> anyhow::Result<Loaded> {
+        let engine = compiler.engine;
+        let path = self.directory.join(name(engine, file));
+        let private = self.check_private();
+        let stored = if private.is_ok() { self.load(engine, &path) } else { Ok(None) };
+        let mut trouble = private.err();
+        match stored {
+            Ok(Some((form, component))) => return Ok(Loaded { form, component, trouble }),
             Ok(None) => {}
             Err(error) => trouble = Some(error),
         }
-        let component = compile(engine, bytes)?;
-        if let Err(error) = self.store(&path, &component) {
+        let compiled = compiler.compile(file)?;
+        let component = code(engine, &compiled.code).context("what was compiled is of another engine")?;
+        if !matches!(&trouble, Some(error) if error.is::<NotPrivate>())
+            && let Err(error) = self.store(&path, &compiled)
+        {
             trouble = Some(error);
         }
-        Ok((component, trouble))
+        Ok(Loaded { form: compiled.form, component, trouble })
     }
 
     /// Removes the oldest files, and with them what a crash has left half-written.
@@ -75,40 +93,36 @@ impl Cache {
         let Ok(metadata) = fs::metadata(&self.directory) else { return Ok(()) };
         let owner = rustix::process::geteuid().as_raw();
         if metadata.uid() != owner || metadata.mode() & 0o022 != 0 {
-            anyhow::bail!(
-                "{} can be written by others: it is not used; give it to the gateway's user alone (chmod go-w)",
-                self.directory.display()
-            );
+            return Err(NotPrivate(self.directory.clone()).into());
         }
         Ok(())
     }
 
-    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<Component>> {
+    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<(Form, Component)>> {
         let stored = match fs::read(path) {
             Ok(stored) => stored,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
-        let code = stored.split_at_checked(32).filter(|(hash, code)| Sha256::digest(code)[..] == **hash);
-        let Some((_, code)) = code else {
+        let whole = stored.split_at_checked(32).filter(|(hash, rest)| Sha256::digest(rest)[..] == **hash);
+        let parts = whole.and_then(|(_, rest)| rest.split_first());
+        let Some((form, bytes)) = parts.and_then(|(form, bytes)| Some((Form::from_byte(*form)?, bytes))) else {
             anyhow::bail!("{} is damaged: it is compiled anew", path.display());
         };
-        // SAFETY: the bytes are what `store` wrote from `Component::serialize`: the directory is the gateway's own (it is
-        // made with mode 0700, and `check_private` has refused one that others may write to), and the hash
-        // above excludes a torn or damaged file. wasmtime itself checks version and settings.
-        let component = unsafe { Component::deserialize(engine, code) };
-        component.map(Some).map_err(sentence).with_context(|| format!("{} is of another engine", path.display()))
+        let component = code(engine, bytes).with_context(|| format!("{} is of another engine", path.display()))?;
+        Ok(Some((form, component)))
     }
 
-    fn store(&self, path: &Path, component: &Component) -> anyhow::Result<()> {
+    fn store(&self, path: &Path, compiled: &Compiled) -> anyhow::Result<()> {
         make_private(&self.directory).with_context(|| format!("{} cannot be made", self.directory.display()))?;
-        let code = component.serialize().map_err(sentence)?;
         let temporary =
             self.directory.join(format!(".{}.{}", std::process::id(), getrandom::u32().unwrap_or_default()));
         let written = (|| {
             let mut file = fs::File::create(&temporary)?;
-            file.write_all(&Sha256::digest(&code))?;
-            file.write_all(&code)?;
+            let form = [compiled.form.byte()];
+            file.write_all(&Sha256::new().chain_update(form).chain_update(&compiled.code).finalize())?;
+            file.write_all(&form)?;
+            file.write_all(&compiled.code)?;
             file.sync_all()?;
             fs::rename(&temporary, path)
         })();
@@ -123,8 +137,11 @@ impl Cache {
 /// Files that are kept: the newest builds of a few dozen plugins.
 const KEPT: usize = 128;
 
-fn compile(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Component> {
-    Component::new(engine, bytes).map_err(sentence).context("it does not compile")
+fn code(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Component> {
+    // SAFETY: the bytes are what the compiler made: this program wrote them itself, into a pipe or a file. The
+    // directory is the gateway's own (it is made with mode 0700, and `check_private` has refused one that others may write
+    // to), and a file's hash excludes a torn or damaged one. wasmtime itself checks version and settings.
+    unsafe { Component::deserialize(engine, bytes) }.map_err(sentence)
 }
 
 fn make_private(directory: &Path) -> std::io::Result<()> {
@@ -138,6 +155,8 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
 fn name(engine: &Engine, bytes: &[u8]) -> String {
     let mut settings = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut settings);
+    // What a bare module becomes depends on the interface that it is described by.
+    (env!("CARGO_PKG_VERSION"), WIT).hash(&mut settings);
     let mut name: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     name.push_str(&format!("-{:016x}.cwasm", settings.finish()));
     name
@@ -146,21 +165,27 @@ fn name(engine: &Engine, bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PluginLimits;
+
+    fn component(cache: &Cache, engine: &Engine, file: &[u8]) -> anyhow::Result<Loaded> {
+        let compiler = Compiler { engine, limits: &PluginLimits::default(), leaving: &false.into() };
+        cache.component(&compiler, file)
+    }
 
     #[test]
     fn what_is_stored_is_loaded_and_what_is_damaged_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(&folder.path().join("cache"));
-        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let engine = crate::plugin::engine::compiling().unwrap();
         let bytes = wat::parse_str("(component)").unwrap();
-        assert!(cache.component(&engine, &bytes).unwrap().1.is_none());
+        assert!(component(&cache, &engine, &bytes).unwrap().trouble.is_none());
         let path = cache.directory.join(name(&engine, &bytes));
         assert!(cache.load(&engine, &path).unwrap().is_some());
 
         let mut damaged = fs::read(&path).unwrap();
         *damaged.last_mut().unwrap() ^= 1;
         fs::write(&path, &damaged).unwrap();
-        let (_, trouble) = cache.component(&engine, &bytes).unwrap();
+        let trouble = component(&cache, &engine, &bytes).unwrap().trouble;
         assert!(trouble.is_some_and(|trouble| trouble.to_string().contains("damaged")));
         assert!(cache.load(&engine, &path).unwrap().is_some(), "compiled anew and stored");
 
@@ -176,9 +201,9 @@ mod tests {
         for n in 0..KEPT + 10 {
             fs::write(cache.directory.join(format!(".left-{n}")), "").unwrap();
         }
-        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let engine = crate::plugin::engine::compiling().unwrap();
         let bytes = wat::parse_str("(component)").unwrap();
-        assert!(cache.component(&engine, &bytes).unwrap().1.is_none());
+        assert!(component(&cache, &engine, &bytes).unwrap().trouble.is_none());
         assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), KEPT);
         assert!(cache.load(&engine, &cache.directory.join(name(&engine, &bytes))).unwrap().is_some());
     }
@@ -188,9 +213,10 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
+        let engine = crate::plugin::engine::compiling().unwrap();
         let cache = Cache::new(folder.path());
-        let (_, trouble) = cache.component(&engine, &wat::parse_str("(component)").unwrap()).unwrap();
+        let plugin = wat::parse_str("(component)").unwrap();
+        let trouble = component(&cache, &engine, &plugin).unwrap().trouble;
         assert!(trouble.is_some_and(|trouble| trouble.to_string().contains("can be written by others")));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -201,8 +227,9 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let cache = Cache::new(&file.join("cache"));
-        let engine = crate::plugin::engine::engine(1 << 20).unwrap();
-        let (_, trouble) = cache.component(&engine, &wat::parse_str("(component)").unwrap()).unwrap();
+        let engine = crate::plugin::engine::compiling().unwrap();
+        let plugin = wat::parse_str("(component)").unwrap();
+        let trouble = component(&cache, &engine, &plugin).unwrap().trouble;
         assert!(trouble.is_some());
     }
 }

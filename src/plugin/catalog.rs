@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::bail;
 use parking_lot::Mutex;
 
 use super::chain::{Chain, RouteChain};
+use super::compile::Exceeded;
 use super::event::Hook;
 use super::generation::Generation;
 use super::loader::{Bytes, Hash, Loader, Making, Role};
@@ -62,6 +64,11 @@ impl State {
 }
 
 impl Catalog {
+    /// Nothing is loaded any more.
+    pub fn leave(&self) {
+        self.loader.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// A catalog of nothing.
     pub fn new(loader: Loader) -> Self {
         Self { loader, state: Mutex::default() }
@@ -122,7 +129,8 @@ impl Catalog {
                 let why = format!("{error:#}");
                 tracing::error!(plugin = name, generation, %file, why, "the new file cannot serve: this generation goes on");
                 self.note(name, Some(why));
-                self.metrics().reloads.with_label_values(&[name, "refused"]).inc();
+                let result = error.downcast_ref::<Exceeded>().map_or("refused", |exceeded| exceeded.limit);
+                self.metrics().reloads.with_label_values(&[name, result]).inc();
             }
         }
     }

@@ -19,6 +19,17 @@ pub enum Form {
 }
 
 impl Form {
+    const ALL: [Self; 3] = [Self::Component, Self::TypedModule, Self::BareModule];
+
+    /// As it is stored.
+    pub fn byte(self) -> u8 {
+        self as u8
+    }
+
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Component => "component",

@@ -5,6 +5,7 @@ use wasmtime::{Error, Trap};
 use super::budget::Overrun;
 use super::event::Hook;
 use super::host::Quota;
+use super::memory::Full;
 
 /// Functions of a backtrace that are told.
 const FRAMES: usize = 8;
@@ -32,8 +33,12 @@ pub enum Why {
     Wall(std::time::Duration),
     #[error("out of memory (`memory`): {0}")]
     Memory(String),
-    #[error("{0}")]
-    Quota(String),
+    #[error("out of table elements (`tables`): {0}")]
+    Tables(String),
+    #[error("out of stack (`plugin_stack`): {0}")]
+    Stack(String),
+    #[error("over the quota of {0}")]
+    Quota(Quota),
     #[error("all of its instances are taken (`instances`)")]
     Busy,
     #[error("not called: its breaker is open")]
@@ -76,20 +81,22 @@ impl Why {
             Self::Cpu(_) => "cpu",
             Self::Wall(_) => "wall",
             Self::Memory(_) => "memory",
-            Self::Quota(_) => "quota",
+            Self::Tables(_) => "tables",
+            Self::Stack(_) => "stack",
+            Self::Quota(quota) => quota.label(),
             Self::Busy => "busy",
             Self::Open => "open",
             Self::Instance(_) => "instance",
         }
     }
 
-    /// What ended the guest's code. `out_of_memory`: the instance was refused memory in this call.
-    pub fn of(error: &Error, out_of_memory: bool) -> Self {
+    /// What ended the guest's code. `full`: what the instance was refused more of in this call.
+    pub fn of(error: &Error, full: Option<Full>) -> Self {
         if let Some(overrun) = error.downcast_ref::<Overrun>() {
             return Self::Cpu(overrun.to_string());
         }
         if let Some(quota) = error.downcast_ref::<Quota>() {
-            return Self::Quota(quota.to_string());
+            return Self::Quota(*quota);
         }
         // The root cause first: the backtrace in front of it is long, and only the last lines of a log are read.
         let text = format!("{:#}", error.root_cause());
@@ -106,7 +113,12 @@ impl Why {
             format!(" (in {})", shown.join(" < "))
         });
         let text = text + &frames.unwrap_or_default();
-        if out_of_memory { Self::Memory(text) } else { Self::Trap(text) }
+        match (error.downcast_ref::<Trap>(), full) {
+            (Some(Trap::StackOverflow), _) => Self::Stack(text),
+            (_, Some(Full::Memory)) => Self::Memory(text),
+            (_, Some(Full::Tables)) => Self::Tables(text),
+            (_, None) => Self::Trap(text),
+        }
     }
 }
 

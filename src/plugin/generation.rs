@@ -17,7 +17,7 @@ use super::engine::sentence;
 use super::event::{Event, Hook, Patience};
 use super::failure::{Failure, Why};
 use super::health::{Counts, Tally};
-use super::host::{self, Context, State};
+use super::host::{self, Context, Quota, State};
 use super::instance::Instance;
 use super::interface::{Interface, Name, no_hook};
 use super::lane::{self, Pace};
@@ -250,7 +250,7 @@ impl Generation {
     /// What a plugin puts in a message's place counts towards its output.
     pub fn replacement(&self, hook: Hook, message: Message) -> Result<Message, Failure> {
         if message.len() > self.context.limits.output.0 {
-            return Err(self.failed(hook, Why::Quota("over the quota of bytes in effects (`output`)".to_owned())));
+            return Err(self.failed(hook, Why::Quota(Quota::Output)));
         }
         Ok(message)
     }

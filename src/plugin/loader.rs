@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
-use super::cache::Cache;
-use super::encode;
+use super::cache::{Cache, Loaded};
+use super::compile::{Compiler, Exceeded};
+use super::engine::Room;
 use super::generation::{Generation, Template};
 use super::grants::Granted;
 use super::host::Context;
@@ -21,11 +23,13 @@ use crate::node::Node;
 /// Makes generations. Called by one thread at a time.
 pub struct Loader {
     pub engine: Engine,
-    /// The largest memory of an instance that the engine has room for.
-    pub memory: usize,
+    /// What instances can have at the most.
+    pub room: Room,
     pub cache: Cache,
     pub node: Arc<Node>,
     pub runtime: Handle,
+    /// Set when the gateway ends: a compilation is broken off then.
+    pub leaving: AtomicBool,
 }
 
 /// A file's hash.
@@ -58,7 +62,8 @@ impl Bytes {
         let limit = settings.limits.file.0 as u64;
         let length = fs::metadata(file).context("the file cannot be read")?.len();
         if length > limit {
-            bail!("the file has {length} bytes: more than the {limit} of its limit `file`");
+            let what = format!("the file has {length} bytes: more than the {limit} of its limit (`file`)");
+            return Err(Exceeded::new("file", what).into());
         }
         let bytes = fs::read(file).context("the file cannot be read")?;
         let hash = Sha256::digest(&bytes).into();
@@ -69,8 +74,9 @@ impl Bytes {
 impl Loader {
     /// Compiles what was read, and lets the first instance's `init` decide.
     pub fn load(&self, name: &str, read: &Bytes, made: &Making<'_>) -> anyhow::Result<Generation> {
-        let (form, component) = encode::component(&read.bytes)?;
-        let (component, trouble) = self.cache.component(&self.engine, &component)?;
+        let compiler = Compiler { engine: &self.engine, limits: &made.settings.limits, leaving: &self.leaving };
+        let loaded = self.cache.component(&compiler, &read.bytes)?;
+        let Loaded { form, component, trouble } = loaded;
         if let Some(trouble) = trouble {
             self.node.metrics.cache_errors.inc();
             tracing::warn!(

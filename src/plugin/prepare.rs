@@ -98,8 +98,12 @@ impl Catalog {
             }
             let file = plugin_file(config, name);
             let settings = config.plugins.get(name).cloned().unwrap_or_default();
-            if settings.limits.memory.0 > self.loader.memory {
-                prepared.restart_for.push(format!("plugin.{name}.limits.memory"));
+            let (limits, room) = (&settings.limits, &self.loader.room);
+            for (limit, exceeds) in [("memory", limits.memory.0 > room.memory), ("tables", limits.tables > room.tables)]
+            {
+                if exceeds {
+                    prepared.restart_for.push(format!("plugin.{name}.limits.{limit}"));
+                }
             }
             let plan = self.plan(config, name, file, settings)?;
             prepared.plugins.insert(name.clone(), plan);

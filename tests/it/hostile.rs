@@ -25,20 +25,22 @@ path = "/echo"
 plugins = ["echo"]
 
 [plugin.hostile]
-limits = { memory = "1MiB" }
+limits = { memory = "1MiB", output = "512KiB" }
 "#;
 
 /// How a message misbehaves (see hostile.wat), and what that is counted as.
-const WAYS: [(&str, &str); 9] = [
+const WAYS: [(&str, &str); 11] = [
     ("trap", "trap"),
     ("loop for ever", "cpu"),
     ("memory bomb", "memory"),
-    ("recursion", "trap"),
+    ("recursion", "stack"),
     ("error", "error"),
-    ("sends for ever", "quota"),
+    ("sends for ever", "effects"),
     ("pointer out of bounds", "trap"),
-    ("host calls for ever", "quota"),
+    ("host calls for ever", "host_calls"),
     ("wrong session", "trap"),
+    ("bomb of table elements", "tables"),
+    ("output for ever", "output"),
 ];
 
 async fn failures(gateway: &Gateway, why: &str) -> f64 {
@@ -104,7 +106,9 @@ async fn each_alone(gateway: Gateway) {
     gateway.log_line(&["the event failed", "\"plugin\":\"hostile\"", "a sentence for the operator"]).await;
     gateway.log_line(&["the event failed", "over the CPU budget"]).await;
     gateway.log_line(&["the event failed", "out of memory"]).await;
-    gateway.log_line(&["the event failed", "stack"]).await;
+    gateway.log_line(&["the event failed", "out of stack (`plugin_stack`)"]).await;
+    gateway.log_line(&["the event failed", "out of table elements (`tables`)"]).await;
+    gateway.log_line(&["the event failed", "over the quota of bytes (`output`)"]).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod http_out;
 mod languages;
 mod limits;
 mod plugin_tools;
+mod quotas;
 mod reload;
 mod rollback;
 mod runaway;

@@ -119,7 +119,7 @@ impl wit::handshake::Host for State {
     fn set_body(&mut self, session: u64, content_type: String, body: Vec<u8>) -> Result<()> {
         let response = self.response(session)?;
         if body.len() > BODY {
-            return Err(Error::new(Quota("bytes of a refusal's body, 16384")));
+            return Err(Error::new(Quota::Fixed("bytes of a refusal's body, 16384")));
         }
         if hyper::header::HeaderValue::try_from(&content_type).is_err() {
             return Err(mistake(format!("{content_type:?} is not a content type")));

@@ -95,9 +95,30 @@ struct Used {
 }
 
 /// A quota that a call went over; becomes a trap.
-#[derive(Debug, thiserror::Error)]
-#[error("over the quota of {0}")]
-pub struct Quota(pub &'static str);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Quota {
+    #[error("host calls (`host_calls`)")]
+    HostCalls,
+    #[error("effects (`effects`)")]
+    Effects,
+    #[error("bytes (`output`)")]
+    Output,
+    /// One that no configuration changes.
+    #[error("{0}")]
+    Fixed(&'static str),
+}
+
+impl Quota {
+    /// The metric's label: the limit's name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::HostCalls => "host_calls",
+            Self::Effects => "effects",
+            Self::Output => "output",
+            Self::Fixed(_) => "quota",
+        }
+    }
+}
 
 impl State {
     pub fn new(context: Arc<Context>) -> Self {
@@ -109,7 +130,7 @@ impl State {
             event: None,
             hook: Hook::Init,
             budget: Budget::new(limits.cpu.0),
-            memory: Memory::new(limits.memory.0),
+            memory: Memory::new(&limits),
             used: Used::default(),
             wasi: wasi::context(&context, &speaker),
             speaker,
@@ -124,7 +145,7 @@ impl State {
         self.hook = hook;
         self.speaker.begin(hook);
         self.budget.begin();
-        self.memory.refused = false;
+        self.memory.refused = None;
         self.used = Used::default();
         self.http.begin();
         self.used.first_effect = event.as_ref().map_or(0, |event| event.effects.list.len());
@@ -135,7 +156,7 @@ impl State {
     fn enter(&mut self) -> Result<()> {
         self.used.host_calls += 1;
         if self.used.host_calls > self.context.limits.host_calls.max(1) {
-            return Err(Error::new(Quota("host calls (`host_calls`)")));
+            return Err(Error::new(Quota::HostCalls));
         }
         Ok(())
     }
@@ -172,10 +193,10 @@ impl State {
         self.used.effects += effects;
         self.used.bytes += bytes;
         if self.used.effects > self.context.limits.effects {
-            return Err(Error::new(Quota("effects (`effects`)")));
+            return Err(Error::new(Quota::Effects));
         }
         if self.used.bytes > self.context.limits.output.0 {
-            return Err(Error::new(Quota("bytes in effects (`output`)")));
+            return Err(Error::new(Quota::Output));
         }
         Ok(())
     }

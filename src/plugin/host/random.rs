@@ -16,7 +16,7 @@ impl wit::random::Host for State {
     fn bytes(&mut self, length: u32) -> Result<Vec<u8>> {
         self.enter()?;
         if length > MAX {
-            return Err(Error::new(Quota("random bytes in one call, 65536")));
+            return Err(Error::new(Quota::Fixed("random bytes in one call, 65536")));
         }
         let mut bytes = vec![0; length as usize];
         self.context.node.random.fill(&mut bytes).map_err(|error| Error::msg(format!("no randomness: {error}")))?;

@@ -22,7 +22,7 @@ impl State {
     fn exclude(&mut self, effect: u32, id: SessionId) -> Result<()> {
         let excluded = &mut self.publish_effect(effect)?.exclude;
         if excluded.len() >= EXCLUDED {
-            return Err(Error::new(Quota("excluded sessions, 64")));
+            return Err(Error::new(Quota::Fixed("excluded sessions, 64")));
         }
         excluded.push(id);
         Ok(())

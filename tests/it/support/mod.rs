@@ -251,6 +251,27 @@ pub(crate) fn tidegate(directory: &Path) -> Command {
     command
 }
 
+/// The CPU time that a process has used, without its children's.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The fields behind the program's name, which may have spaces in it; the times are hundredths of a second.
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(10 * ticks)
+}
+
+/// The processes that a process has started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    children.flat_map(|all| all.split_whitespace().map(|child| child.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+/// Whether there is such a process.
+pub(crate) fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// Asks again and again until there is an answer: for what happens in another process, which no clock here moves.
 pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let asking = async {

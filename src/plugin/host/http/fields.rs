@@ -74,7 +74,7 @@ impl Fields {
         let room = self.bytes <= FIELDS;
         // Fails beyond 32,768 entries, more than have room.
         if !room || Arc::make_mut(&mut self.map).try_append(name, value).is_err() {
-            return Err(Error::new(Quota("headers, 32 KiB")));
+            return Err(Error::new(Quota::Fixed("headers, 32 KiB")));
         }
         Ok(Ok(()))
     }

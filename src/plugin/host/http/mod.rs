@@ -42,7 +42,7 @@ pub(super) struct Output(Arc<AtomicUsize>);
 impl Output {
     fn charge(&self, bytes: usize, limit: usize) -> Result<()> {
         if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > limit {
-            return Err(Error::new(Quota("bytes in bodies (`output`)")));
+            return Err(Error::new(Quota::Output));
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl State {
         &mut self,
         request: &HttpRequest,
     ) -> Result<(Resource<IncomingRequest>, Resource<ResponseOutparam>), Why> {
-        let full = |_| Why::Quota("over the quota of resources: the instance has kept too many".to_owned());
+        let full = |_| Why::Quota(Quota::Fixed("resources: the instance has kept too many"));
         self.http.call += 1;
         let request = IncomingRequest::new(request, &self.context.granted);
         let request = self.table.push(request).map_err(full)?;
