@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub use check::is_name;
 pub use hosts::HostPattern;
 pub use load::{ConfigError, plugin_file};
 pub use plugin::{

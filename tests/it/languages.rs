@@ -1,33 +1,16 @@
 //! Plugins in several languages: the same calls, the same answers.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use crate::support::Gateway;
 use crate::support::client::Client;
+use crate::support::guests::in_languages;
 
 const LANGUAGES: [&str; 4] = ["rust", "c", "assemblyscript", "javascript"];
 
-/// What `cargo xtask plugins` has built of the guests `NAME-LANGUAGE` in a folder of target/plugins. A language that is
-/// missing is told even when the test passes; `cargo xtask test` counts it as skipped.
-fn built(folder: &str, name: &str, languages: &[&'static str]) -> Vec<(&'static str, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins").join(folder);
-    let mut guests = Vec::new();
-    for language in languages {
-        match std::fs::read(folder.join(format!("{name}-{language}.wasm"))) {
-            Ok(bytes) => guests.push((*language, bytes)),
-            Err(_) => {
-                // Not by a macro, whose output a passing test keeps to itself.
-                let _ = writeln!(std::io::stderr(), "SKIPPED {name} in {language}: cargo xtask plugins --install");
-            }
-        }
-    }
-    guests
-}
-
 fn tours() -> Vec<(&'static str, Vec<u8>)> {
-    let tours = built("languages", "tour", &LANGUAGES);
+    let tours = in_languages("languages", "tour", &LANGUAGES);
     assert!(tours.iter().any(|(language, _)| *language == "rust"), "the tour in Rust is missing: cargo xtask plugins");
     tours
 }
@@ -187,7 +170,7 @@ const EVERYTHING: &[(&str, &[&str])] = &[
 
 #[tokio::test]
 async fn every_language_has_all_of_the_interface() {
-    for (language, bytes) in built("test", "everything", &LANGUAGES[1..]) {
+    for (language, bytes) in in_languages("test", "everything", &LANGUAGES[1..]) {
         let config = r#"
             [[topic]]
             pattern = "every:*"

@@ -20,6 +20,7 @@ mod http;
 mod http_out;
 mod languages;
 mod limits;
+mod plugin_new;
 mod plugin_tools;
 mod quotas;
 mod reload;

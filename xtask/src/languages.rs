@@ -69,6 +69,7 @@ impl Language {
             Self::C => &[
                 Guest { name: "tour-c", source: "examples/languages/c/tour.c", directory: TOURS },
                 Guest { name: "everything-c", source: "sdk/c/tests/everything.c", directory: TESTS },
+                Guest { name: "new-c", source: "target/guest-tools/new/c/plugin.c", directory: TESTS },
             ],
             Self::AssemblyScript => &[
                 Guest {
@@ -81,10 +82,20 @@ impl Language {
                     source: "sdk/assemblyscript/tests/everything.ts",
                     directory: TESTS,
                 },
+                Guest {
+                    name: "new-assemblyscript",
+                    source: "target/guest-tools/new/assemblyscript/plugin.ts",
+                    directory: TESTS,
+                },
             ],
             Self::JavaScript => &[
                 Guest { name: "tour-javascript", source: "examples/languages/javascript/tour.js", directory: TOURS },
                 Guest { name: "everything-javascript", source: "sdk/js/tests/everything.js", directory: TESTS },
+                Guest {
+                    name: "new-javascript",
+                    source: "target/guest-tools/new/javascript/plugin.js",
+                    directory: TESTS,
+                },
             ],
         }
     }
@@ -101,6 +112,7 @@ pub(crate) struct Tools {
 impl Tools {
     /// Compiles the tour, and what else tests load.
     pub(crate) fn build(&self) -> Result<()> {
+        self.language.lay_out()?;
         for guest in self.language.guests() {
             let output = workspace::plugin_directory().join(guest.directory).join(guest.name).with_extension("wasm");
             plugins::build_file(guest.name, &output, || {
@@ -117,13 +129,33 @@ impl Tools {
 }
 
 impl Language {
+    /// Puts the template of new plugins where it has the SDK beside it, as `tidegate plugin new` does.
+    fn lay_out(self) -> Result<()> {
+        let (folder, file) = match self {
+            Self::C => ("c", "plugin.c"),
+            Self::AssemblyScript => ("assemblyscript", "plugin.ts"),
+            Self::JavaScript => ("javascript", "plugin.js"),
+        };
+        let new = workspace::root().join("target/guest-tools/new").join(folder);
+        fs::create_dir_all(&new)?;
+        fs::copy(workspace::root().join("sdk/templates").join(folder).join(file), new.join(file))?;
+        if matches!(self, Self::JavaScript) {
+            // What it imports by a relative path has to be below it, and no link.
+            fs::create_dir_all(new.join("sdk/js"))?;
+            fs::copy(workspace::root().join("sdk/js/tidegate.js"), new.join("sdk/js/tidegate.js"))?;
+        }
+        Ok(())
+    }
+
     /// Whether all that a file is made of is older than the file. A component of JavaScript differs from build to build, and a
     /// gateway that watches it would compile it for nothing.
     fn is_older_than(self, output: &Path) -> bool {
         let folders: &[&str] = match self {
-            Self::C => &["examples/languages/c", "sdk/c"],
-            Self::AssemblyScript => &["examples/languages/assemblyscript", "sdk/assemblyscript"],
-            Self::JavaScript => &["examples/languages/javascript", "sdk/js", "sdk/wit"],
+            Self::C => &["examples/languages/c", "sdk/c", "sdk/templates/c"],
+            Self::AssemblyScript => {
+                &["examples/languages/assemblyscript", "sdk/assemblyscript", "sdk/templates/assemblyscript"]
+            }
+            Self::JavaScript => &["examples/languages/javascript", "sdk/js", "sdk/templates/javascript", "sdk/wit"],
         };
         let Ok(made) = fs::metadata(output).and_then(|file| file.modified()) else {
             return false;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod inspect;
+mod new;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -19,6 +20,8 @@ enum Command {
     Bench(bench::Bench),
     /// Say what a file has, wants and costs: hooks, imports, grants, memory
     Inspect(inspect::Inspect),
+    /// Begin a plugin: a folder with a small one, its scenario, and the SDK
+    New(new::New),
     /// Run scenarios on a plugin and compare what comes of them with what they expect
     Test(test::Test),
 }
@@ -28,6 +31,7 @@ impl Plugin {
         match self.command {
             Command::Bench(bench) => bench.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::New(new) => new.run(),
             Command::Test(test) => test.run(),
         }
     }

@@ -1,5 +1,6 @@
 //! Guests: the plugins of plugins/ as `cargo xtask plugins` builds them, and small ones written as text.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Name and file of each plugin that was built.
@@ -55,4 +56,21 @@ pub(crate) fn wat(name: &str, replace: &[(&str, &str)]) -> Vec<u8> {
         text = text.replace(from, to);
     }
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// What `cargo xtask plugins` has built of the guests `NAME-LANGUAGE` in a folder of target/plugins. A language that is
+/// missing is told even when the test passes; `cargo xtask test` counts it as skipped.
+pub(crate) fn in_languages(folder: &str, name: &str, languages: &[&'static str]) -> Vec<(&'static str, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins").join(folder);
+    let mut guests = Vec::new();
+    for language in languages {
+        match std::fs::read(folder.join(format!("{name}-{language}.wasm"))) {
+            Ok(bytes) => guests.push((*language, bytes)),
+            Err(_) => {
+                // Not by a macro, whose output a passing test keeps to itself.
+                let _ = writeln!(std::io::stderr(), "SKIPPED {name} in {language}: cargo xtask plugins --install");
+            }
+        }
+    }
+    guests
 }
