@@ -39,6 +39,8 @@ pub struct Rules {
     pub outbound: bool,
     /// What gets the messages that pass the chain.
     pub upstream: Option<Box<str>>,
+    /// Whether the client gets them back.
+    pub echo: bool,
     pub overflow: Overflow,
     pub refused_effect: RefusedEffect,
     pub failed_event: FailedEvent,
@@ -77,6 +79,7 @@ impl Rules {
             subprotocols: config.subprotocols.clone(),
             outbound: config.outbound,
             upstream: config.upstream.as_ref().map(|name| name.get_ref().as_str().into()),
+            echo: config.echo,
             overflow: config.slow_consumer,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,

@@ -25,8 +25,10 @@ impl Config {
                 let what = format!("route `{name}` can never be reached: {error}; remove it or change its path");
                 source.error(Some(route.path.span()), what)
             })?;
-            if route.plugins.is_empty() {
-                let what = format!("route `{name}` has no plugins: nothing would decide what happens on it");
+            if route.plugins.is_empty() && !route.echo && route.upstream.is_none() {
+                let what = format!(
+                    "route `{name}` has no plugins: nothing would decide what happens on it; name one, or an `upstream`"
+                );
                 return Err(source.error(Some(route.path.span()), what));
             }
             for plugin in &route.plugins {

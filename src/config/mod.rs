@@ -162,6 +162,10 @@ pub struct RouteConfig {
     #[serde(default)]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub upstream: Option<Spanned<String>>,
+    /// Whether what passes the last plugin of the chain goes back to the client. To measure with: such a route needs no
+    /// plugin, and shows what the gateway costs without one.
+    #[serde(default)]
+    pub echo: bool,
     /// What happens to a client whose outbox is full.
     #[serde(default)]
     pub slow_consumer: Overflow,

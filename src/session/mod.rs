@@ -26,6 +26,7 @@ use crate::source::{Alarm, Clock};
 use crate::state::SessionState;
 use crate::transport::websocket::Decoder;
 use crate::upstream::Reply;
+use crate::wire;
 
 /// Room for what one turn reads.
 const READ: usize = 16 << 10;
@@ -302,16 +303,7 @@ impl Session {
             }
             Task::Inbound(message) => {
                 let verdict = work.chain.inbound(event, message).await?;
-                if let Some(upstream) = self.route.route.rules().upstream.clone() {
-                    let passed = match verdict {
-                        Verdict::Next => Some(message.to_owned()),
-                        Verdict::Replace(message) => Some(message),
-                        Verdict::Stop => None,
-                    };
-                    if let (Some(message), Some(event)) = (passed, event) {
-                        event.effects.list.push(Effect::Forward(Box::new(Forward::plain(upstream, message))));
-                    }
-                }
+                self.passed(verdict, message, event, work);
                 Ok(())
             }
             Task::Timer(plugin, name) => work.chain.timer(event, &plugin, &name).await,
@@ -330,6 +322,33 @@ impl Session {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// What becomes of a message that no plugin has stopped.
+    fn passed(&self, verdict: Verdict, message: MessageRef<'_>, event: &mut Option<Box<Event>>, work: &mut Work<'_>) {
+        let rules = self.route.route.rules();
+        if rules.upstream.is_none() && !rules.echo {
+            return;
+        }
+        let Some(event) = event else { return };
+        let list = &mut event.effects.list;
+        let passed = match verdict {
+            // Nothing was asked for that would have to be done before.
+            Verdict::Next if rules.upstream.is_none() && list.is_empty() && !self.outbox.by_hand() => {
+                self.route.route.counters.sent.inc();
+                wire::message(work.out, message);
+                return;
+            }
+            Verdict::Next => message.to_owned(),
+            Verdict::Replace(message) => message,
+            Verdict::Stop => return,
+        };
+        if rules.echo {
+            list.push(Effect::Send(passed.clone(), u16::MAX));
+        }
+        if let Some(upstream) = &rules.upstream {
+            list.push(Effect::Forward(Box::new(Forward::plain(upstream.clone(), passed))));
         }
     }
 

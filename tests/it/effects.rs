@@ -107,3 +107,38 @@ async fn names_and_numbers_that_a_client_causes_are_answered() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_passes_the_chain_comes_back_where_the_route_echoes() {
+    const ROUTES: &str = r#"
+[[route]]
+name = "bare"
+path = "/bare"
+plugins = []
+echo = true
+
+[[route]]
+name = "passing"
+path = "/passing"
+plugins = ["doorman"]
+echo = true
+
+[[route]]
+name = "stopping"
+path = "/stopping"
+plugins = ["echo"]
+echo = true
+"#;
+    let gateway = Gateway::start_with(ROUTES, &[("doorman", wat("doorman", &[]))]).await;
+    for path in ["/bare", "/passing", "/stopping"] {
+        let mut client = Client::connect(&gateway.ws_url(path)).await;
+        for text in ["one", "", "two"] {
+            assert_eq!(client.ask(text).await, text, "{path}");
+        }
+        client.close().await;
+    }
+    // Once each: what a plugin has stopped is not sent back a second time.
+    for route in ["bare", "passing", "stopping"] {
+        assert_eq!(gateway.metric("tidegate_messages_sent_total", &format!("route=\"{route}\"")).await, 3.0);
+    }
+}

@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(gateway::exit_code(gateway.wait()?)))
 }
 
-fn build_gateway(release: bool) -> Result<PathBuf> {
+pub(crate) fn build_gateway(release: bool) -> Result<PathBuf> {
     let mut build = workspace::cargo(&["build", "--package", "tidegate", "--bin", "tidegate"]);
     if release {
         build.arg("--release");

@@ -96,7 +96,11 @@ impl Gateway {
         }
     }
 
-    /// Ends it by force, for the case that it does not serve.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it by force, where there is nobody to say goodbye to.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;

@@ -1,5 +1,6 @@
 //! The project's own commands (`cargo xtask …`): this file reads the command line, the others do the work.
 
+mod bench;
 mod browser;
 mod clang;
 mod debian;
@@ -36,6 +37,12 @@ Commands:
       Run everything: formatting, clippy, the plugins, all tests, licences and advisories.
       --quick        leave out clippy, the documentation tests and the licences
 
+  bench [--rounds N] [--seconds N]
+      Measure what a message costs the gateway, with a plugin and without: the server's CPU time. Takes a minute beside
+      the optimised build.
+      --rounds N     how often each row is measured   [default: 5]
+      --seconds N    for how long each time           [default: 2]
+
   plugins [--install] [NAME...]
       Build the plugins under plugins/ and the tour of examples/languages, or only those named, and put them into
       target/plugins. A running gateway that watches this folder replaces them at once. A language whose tools are not
@@ -56,6 +63,7 @@ const BAD_USAGE: u8 = 64;
 
 enum Command {
     Help,
+    Bench(bench::Options),
     Demo(demo::Options),
     Test(test::Options),
     Plugins(plugins::Options),
@@ -74,6 +82,7 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Plugins(options) => plugins::run(&options),
@@ -89,6 +98,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
         None | Some(Short('h') | Long("help")) => return Ok(Command::Help),
         Some(Value(name)) => match name.string()?.as_str() {
             "help" => return Ok(Command::Help),
+            "bench" => Command::Bench(bench::Options::default()),
             "demo" => Command::Demo(demo::Options::default()),
             "test" => Command::Test(test::Options::default()),
             "plugins" => Command::Plugins(plugins::Options::default()),
@@ -99,6 +109,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match (&mut command, argument) {
             (_, Short('h') | Long("help")) => return Ok(Command::Help),
+            (Command::Bench(options), Long("rounds")) => options.rounds = parser.value()?.parse()?,
+            (Command::Bench(options), Long("seconds")) => options.seconds = parser.value()?.parse()?,
             (Command::Demo(options), Long("listen")) => options.listen = address(&parser.value()?)?,
             (Command::Demo(options), Long("admin")) => options.admin = address(&parser.value()?)?,
             (Command::Demo(options), Long("release")) => options.release = true,
