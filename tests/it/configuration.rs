@@ -67,7 +67,7 @@ async fn what_cannot_be_used_changes_nothing() {
         (new.replace("[\"echo\"]", "[\"ehco\"]"), "names the plugin `ehco`, but there is no file"),
         (new.replace("word = \"one\"", "world = \"one\""), "plugin setting: "),
         (new.replace("\"one\"", "{ file = \"nowhere\" }"), "tidegate.toml:15:1: plugin.setting.config.word: "),
-        (new + "[plugin.echo.limits]\nfile = 100\n", "more than the 100 of its limit `file`"),
+        (new + "[plugin.echo.limits]\nfile = 100\n", "more than the 100 of its limit (`file`)"),
     ];
     for (config, why) in &cases {
         gateway.reconfigure(config, "refused").await;

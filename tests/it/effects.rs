@@ -120,7 +120,7 @@ echo = true
 [[route]]
 name = "passing"
 path = "/passing"
-plugins = ["doorman"]
+plugins = ["passes"]
 echo = true
 
 [[route]]
@@ -129,7 +129,9 @@ path = "/stopping"
 plugins = ["echo"]
 echo = true
 "#;
-    let gateway = Gateway::start_with(ROUTES, &[("doorman", wat("doorman", &[]))]).await;
+    let send = "(drop (call $send (local.get $session) (local.get $kind) (local.get $at) (local.get $len)))";
+    let passes = wat("mark", &[(send, ""), ("(i32.const 68) (i32.const 2)", "(i32.const 68) (i32.const 0)")]);
+    let gateway = Gateway::start_with(ROUTES, &[("passes", passes)]).await;
     for path in ["/bare", "/passing", "/stopping"] {
         let mut client = Client::connect(&gateway.ws_url(path)).await;
         for text in ["one", "", "two"] {

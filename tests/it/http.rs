@@ -149,7 +149,7 @@ async fn bodies_have_limits_in_both_directions() {
     };
     assert_eq!(large(256 << 10).await.body.len(), 256 << 10);
     assert_eq!(large((256 << 10) + 1).await.status, 500, "over the plugin's `output`");
-    assert_eq!(gateway.metric("tidegate_plugin_call_failures_total", "why=\"quota\"").await, 1.0);
+    assert_eq!(gateway.metric("tidegate_plugin_call_failures_total", "why=\"output\"").await, 1.0);
 }
 
 #[tokio::test]

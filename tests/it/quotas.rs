@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::guests::wat;
-use crate::support::{Gateway, children, cpu_time, is_running, until};
+use crate::support::{Gateway, PATIENCE, children, cpu_time, is_running, until, until_within};
 
 /// A guest that does what a message's letter says, as often or as much as the number behind it says; then it sends "ok".
 const WORKER: &str = r#"(module
@@ -159,7 +159,7 @@ async fn refused(limits: &str, file: &[u8], result: &str) -> (Gateway, String) {
     let gateway = Gateway::start_with(&config, &[("mark", wat("mark", &[]))]).await;
     gateway.replace("mark", file);
     let label = format!("plugin=\"mark\",result=\"{result}\"");
-    until(&format!("{result} to be counted"), || async {
+    until_within(6 * PATIENCE, &format!("{result} to be counted"), || async {
         (gateway.metric("tidegate_plugin_reloads_total", &label).await == 1.0).then_some(())
     })
     .await;
