@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use crate::config::ConfigStatus;
 use crate::drain::Drain;
 use crate::node::Node;
-use crate::plugin::{CanaryAsk, CanaryRefused, Catalog};
+use crate::plugin::{CanaryAsk, CanaryRefused, Catalog, RecordAsk, RecordRefused};
 use crate::reply::{Body, text};
 
 /// Answers on the admin address.
@@ -34,6 +35,12 @@ impl Admin {
         {
             return Ok(self.post(&request, name, what));
         }
+        let of_route = path.strip_prefix("/routes/").and_then(|rest| rest.split_once('/'));
+        if request.method() == Method::POST
+            && let Some((name, what)) = of_route
+        {
+            return Ok(self.record(&request, name, what));
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Ok(answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is served here\n".to_owned()));
         }
@@ -42,7 +49,11 @@ impl Admin {
             return Ok(self.catalog.shadow(name).map_or_else(none, |page| json(&page)));
         }
         Ok(match path {
-            "/" => answer(StatusCode::OK, PLAIN, "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n".to_owned()),
+            "/" => answer(
+                StatusCode::OK,
+                PLAIN,
+                "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n/recordings\n".to_owned(),
+            ),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
             "/ready" if self.drain.is_draining() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "draining\n".to_owned())
@@ -50,6 +61,7 @@ impl Admin {
             "/ready" => answer(StatusCode::OK, PLAIN, "ready\n".to_owned()),
             "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.node.metrics.text()),
             "/plugins" => json(&self.catalog.status()),
+            "/recordings" => json(&self.catalog.recordings()),
             "/config" => json(&*self.config.lock()),
             "/topics" => {
                 let topics: Vec<_> = self
@@ -67,11 +79,36 @@ impl Admin {
 }
 
 impl Admin {
+    /// `record?for=10m&bytes=32MiB` and `record/stop` of a route.
+    fn record(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
+        if let Some(refused) = from_a_page(request) {
+            return refused;
+        }
+        let ask = match what {
+            "record" => match bounds(request.uri().query().unwrap_or_default()) {
+                Ok((time, bytes)) => RecordAsk::Start { time, bytes },
+                Err(why) => return answer(StatusCode::BAD_REQUEST, PLAIN, why + "\n"),
+            },
+            "record/stop" => RecordAsk::Stop,
+            _ => return answer(StatusCode::NOT_FOUND, PLAIN, "nothing is here; see /\n".to_owned()),
+        };
+        match self.catalog.record(name, ask) {
+            Ok(page) => json(&page),
+            Err(refused) => {
+                let status = match refused {
+                    RecordRefused::NoRoute => StatusCode::NOT_FOUND,
+                    RecordRefused::On | RecordRefused::Off => StatusCode::CONFLICT,
+                    RecordRefused::Cannot(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                answer(status, PLAIN, format!("{refused}\n"))
+            }
+        }
+    }
+
     /// `canary?share=20`, `canary/promote` and `canary/abort` of a plugin.
     fn post(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
-        // A page that an operator has open somewhere must not be able to do this: browsers name it in this header.
-        if request.headers().contains_key(header::ORIGIN) {
-            return answer(StatusCode::FORBIDDEN, PLAIN, "not from a web page\n".to_owned());
+        if let Some(refused) = from_a_page(request) {
+            return refused;
         }
         let query = request.uri().query().unwrap_or_default();
         let ask = match what {
@@ -100,6 +137,31 @@ impl Admin {
             }
         }
     }
+}
+
+/// A page that an operator has open somewhere must not be able to change anything: browsers name it in this header.
+fn from_a_page(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let named = request.headers().contains_key(header::ORIGIN);
+    named.then(|| answer(StatusCode::FORBIDDEN, PLAIN, "not from a web page\n".to_owned()))
+}
+
+/// Time and bytes of a recording, as the query has them.
+fn bounds(query: &str) -> Result<(Option<Duration>, Option<usize>), String> {
+    let (mut time, mut bytes) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "for" => match humantime::parse_duration(&value) {
+                Ok(duration) => time = Some(duration),
+                Err(_) => return Err(format!("{value:?} is no duration: write ?for=10m")),
+            },
+            "bytes" => match value.parse::<bytesize::ByteSize>().ok().and_then(|size| size.as_u64().try_into().ok()) {
+                Some(size) => bytes = Some(size),
+                None => return Err(format!("{value:?} is no size: write ?bytes=32MiB")),
+            },
+            other => return Err(format!("there is no {other:?} to be said: ?for=10m&bytes=32MiB")),
+        }
+    }
+    Ok((time, bytes))
 }
 
 fn json(value: &impl serde::Serialize) -> Response<Body> {

@@ -26,10 +26,12 @@ mod outbox;
 mod plugin;
 mod presence;
 mod rate;
+mod recorder;
 #[cfg(test)]
 mod reference;
 mod registry;
 mod reload;
+mod replay;
 mod reply;
 mod route;
 mod scenario;
@@ -173,6 +175,7 @@ impl Gateway {
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), drain.clone()));
         applier.claim(reload::claims(&config, &prepared));
         catalog.install(prepared);
+        catalog.begin_recordings();
         let (handshake_timeout, drain_timeout) = (config.handshake_timeout.0, config.drain_timeout.0);
         let reload = Arc::new(Reload::new(config, catalog, http, applier));
         Ok(Self { handshake_timeout, drain_timeout, public, admin, reload, drain })
@@ -261,9 +264,14 @@ impl Gateway {
         admin.abort();
         asking.abort();
         looking.abort();
-        // Its thread may be in the middle of a compilation.
         reload.catalog.leave();
-        tokio::task::spawn_blocking(move || drop(watch)).await.context("the watcher has failed")
+        let catalog = reload.catalog.clone();
+        let end = move || {
+            catalog.finish_recordings();
+            // Its thread may be in the middle of a compilation.
+            drop(watch);
+        };
+        tokio::task::spawn_blocking(end).await.context("the watcher has failed")
     }
 }
 

@@ -56,6 +56,11 @@ pub struct Metrics {
     pub breaker_opened: IntCounterVec,
     pub config_reloads: IntCounterVec,
     pub cache_errors: IntCounter,
+    pub recordings: IntGaugeVec,
+    pub recorded_calls: IntCounterVec,
+    pub recording_dropped: IntCounterVec,
+    pub recording_bytes: IntCounterVec,
+    pub recording_errors: IntCounterVec,
     pub upstream_requests: IntCounterVec,
     pub upstream_waiting: IntGaugeVec,
     /// What plugins count for themselves.
@@ -242,6 +247,27 @@ impl Metrics {
             cache_errors: make.counter(
                 "compile_cache_errors_total",
                 "Compiled plugins that could not be written or were not usable.",
+            ),
+            recordings: make.gauges("recordings", "1 while the route is being recorded.", &["route"]),
+            recorded_calls: make.counters(
+                "recorded_calls_total",
+                "Plugin calls that are in the route's recordings.",
+                &["route"],
+            ),
+            recording_dropped: make.counters(
+                "recording_dropped_total",
+                "Plugin calls that are not in the route's recording: more waited to be written than may.",
+                &["route"],
+            ),
+            recording_bytes: make.counters(
+                "recording_bytes_total",
+                "Bytes that were written to the route's recordings.",
+                &["route"],
+            ),
+            recording_errors: make.counters(
+                "recording_errors_total",
+                "Recordings that could not begin, or ended because their file could not be written.",
+                &["route"],
             ),
             upstream_requests: make.counters(
                 "upstream_requests_total",

@@ -116,6 +116,7 @@ impl Reload {
         let claims = claims(&config, &prepared);
         let mut restart_for = prepared.restart_for.clone();
         let Installed { swapped, gone } = self.catalog.install(prepared);
+        self.catalog.begin_recordings();
         self.applier.node.rules.replace(&config.topics);
         self.applier.node.upstreams.replace(&config.upstreams);
         self.applier.claim(claims);

@@ -130,6 +130,15 @@ impl Handshake {
         self.parameters.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 
+    /// Path and query as they came.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub fn parameters(&self) -> &[(Box<str>, Box<str>)] {
+        &self.parameters
+    }
+
     pub fn headers(&self) -> &[(Box<str>, Box<str>)] {
         &self.headers
     }

@@ -1,7 +1,9 @@
 //! The command line: what can be asked of `tidegate`, and its exit codes.
 
 mod check;
+mod paint;
 mod plugin;
+mod replay;
 mod run;
 mod token;
 
@@ -13,12 +15,15 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError};
+use crate::replay::Unusable as Unreplayable;
 use crate::scenario::BadScenario;
 
 /// Bad usage or a bad configuration (`EX_USAGE` of BSD's sysexits.h).
 const USAGE: u8 = 64;
 /// Anything else that went wrong.
 const FAILURE: u8 = 1;
+/// A recording, or a plugin for it, that nothing can be compared with: for scripts that take 1 for a difference.
+const UNUSABLE: u8 = 2;
 
 /// A realtime gateway that is programmed in WebAssembly.
 ///
@@ -46,6 +51,8 @@ enum Command {
     /// Make code of a plugin's file, for the gateway that started this
     #[command(name = crate::plugin::COMMAND, hide = true)]
     Compile { cpu_seconds: u64, memory: u64 },
+    /// Make a recording's calls again on another build of a plugin, and compare
+    Replay(replay::Replay),
     /// Print a development token for the jwt-auth plugin of a configuration
     Token(token::Token),
 }
@@ -93,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Compile { cpu_seconds, memory } => {
             return ExitCode::from(crate::plugin::compiler(cpu_seconds, memory));
         }
+        Command::Replay(replay) => replay.run(),
         Command::Token(token) => token.run(),
     };
     match result {
@@ -100,7 +108,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("tidegate: {error:#}");
             let usage = error.is::<ConfigError>() || error.is::<Unusable>() || error.is::<BadScenario>();
-            ExitCode::from(if usage { USAGE } else { FAILURE })
+            let unusable = error.is::<Unreplayable>();
+            ExitCode::from(if usage {
+                USAGE
+            } else if unusable {
+                UNUSABLE
+            } else {
+                FAILURE
+            })
         }
     }
 }

@@ -63,6 +63,7 @@ impl Config {
             let what = format!("plugin_stack is {}: write a size from 32KiB to 1MiB", self.plugin_stack);
             return Err(source.error(at, what));
         }
+        self.check_recordings(source)?;
         self.check_claims(source)?;
         self.check_used(source)?;
         self.check_shares(source)?;
@@ -162,6 +163,25 @@ impl Config {
                 let what =
                     format!("the pattern {:?} stands here twice: the second is never used", topic.pattern.get_ref());
                 return Err(source.error(Some(topic.pattern.span()), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Two recordings in one file would be none.
+    fn check_recordings(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        let mut files = std::collections::HashMap::new();
+        for route in &self.routes {
+            let name = route.name.get_ref();
+            let error = |what: String| source.error(Some(route.name.span()), what);
+            if route.record.share > 100 {
+                return Err(error(format!("route `{name}`: `record.share` is a percentage: 100 at most")));
+            }
+            if let Some(first) = files.insert(self.recording(route), name) {
+                return Err(error(format!(
+                    "the routes `{first}` and `{name}` would be recorded to one file: give one of them another \
+                     `record.file`"
+                )));
             }
         }
         Ok(())

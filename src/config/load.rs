@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, PluginConfig, reload};
+use super::{Config, PluginConfig, RouteConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,7 @@ impl Config {
             toml::from_str(text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
         config.plugin_directory = base.join(&config.plugin_directory);
         config.cache_directory = base.join(&config.cache_directory);
+        config.record_directory = base.join(&config.record_directory);
         for files in &mut config.files {
             let directory = base.join(files.directory.get_ref());
             *files.directory.get_mut() = directory;
@@ -106,7 +107,9 @@ impl Config {
     fn resolve(&mut self, source: &Source<'_>, base: &Path) -> Result<(), ConfigError> {
         for (name, plugin) in &mut self.plugins {
             let mut settings = Value::Table(plugin.config.clone());
-            let resolved = resolve_secrets(&mut settings, base, &format!("plugin.{name}.config"));
+            let mut secrets = Vec::new();
+            let resolved = resolve_secrets(&mut settings, base, &format!("plugin.{name}.config"), &mut secrets);
+            plugin.secrets = secrets;
             let table = format!("[plugin.{name}.config");
             let at = source.text.find(&table).map(|at| at..at + 1);
             if let Value::Table(table) = resolved.map_err(|what| source.error(at, what))? {
@@ -115,12 +118,18 @@ impl Config {
         }
         for upstream in &mut self.upstreams {
             let at = format!("upstream {}: headers", upstream.name.get_ref());
-            let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at);
+            let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at, &mut Vec::new());
             if let Value::Table(table) = resolved.map_err(|what| source.error(Some(upstream.name.span()), what))? {
                 upstream.headers = table;
             }
         }
         Ok(())
+    }
+
+    /// Where a route is recorded to.
+    pub fn recording(&self, route: &RouteConfig) -> PathBuf {
+        let named = || format!("{}.jsonl", route.name.get_ref()).into();
+        self.record_directory.join(route.record.file.clone().unwrap_or_else(named))
     }
 
     /// The plugin's own settings as JSON.
@@ -129,35 +138,39 @@ impl Config {
     }
 }
 
-/// Replaces `{ env = "NAME" }` and `{ file = "PATH" }` by what they name.
-fn resolve_secrets(value: &mut Value, base: &Path, at: &str) -> Result<Value, String> {
+/// Replaces `{ env = "NAME" }` and `{ file = "PATH" }` by what they name, which `found` keeps too.
+fn resolve_secrets(value: &mut Value, base: &Path, at: &str, found: &mut Vec<String>) -> Result<Value, String> {
     match value {
         Value::Table(table) => {
             if let (1, Some((key, Value::String(name)))) = (table.len(), table.iter().next()) {
                 match key.as_str() {
                     "env" => {
-                        return std::env::var(name).map(Value::String).map_err(|_| {
+                        let text = std::env::var(name).map_err(|_| {
                             format!(
                                 "{at}: the environment variable {name} is not set: set it before the gateway starts"
                             )
-                        });
+                        })?;
+                        found.push(text.clone());
+                        return Ok(Value::String(text));
                     }
                     "file" => {
                         let path = base.join(name);
-                        return std::fs::read_to_string(&path)
-                            .map(|text| Value::String(text.trim_end_matches(['\r', '\n']).to_owned()))
-                            .map_err(|error| format!("{at}: {} cannot be read: {error}", path.display()));
+                        let text = std::fs::read_to_string(&path)
+                            .map_err(|error| format!("{at}: {} cannot be read: {error}", path.display()))?;
+                        let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                        found.push(text.clone());
+                        return Ok(Value::String(text));
                     }
                     _ => {}
                 }
             }
             for (key, value) in table.iter_mut() {
-                *value = resolve_secrets(value, base, &format!("{at}.{key}"))?;
+                *value = resolve_secrets(value, base, &format!("{at}.{key}"), found)?;
             }
         }
         Value::Array(array) => {
             for (index, value) in array.iter_mut().enumerate() {
-                *value = resolve_secrets(value, base, &format!("{at}[{index}]"))?;
+                *value = resolve_secrets(value, base, &format!("{at}[{index}]"), found)?;
             }
         }
         _ => {}
@@ -217,6 +230,14 @@ mod tests {
                 "each step of a `schedule` needs a `for`",
             ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
+            (&format!("{CHAT}record = {{ share = 101 }}"), "route `chat`: `record.share` is a percentage: 100 at most"),
+            (
+                &format!(
+                    "{CHAT}record = {{ file = \"b.jsonl\" }}\n{}",
+                    CHAT.replace("\"chat\"\npath = \"/chat", "\"b\"\npath = \"/b")
+                ),
+                "the routes `chat` and `b` would be recorded to one file",
+            ),
             (
                 &format!("{CHAT}[plugin.chat.config]\nkey = {{ env = \"TIDEGATE_NOT_SET\" }}"),
                 "plugin.chat.config.key: the environment variable TIDEGATE_NOT_SET is not set",
@@ -239,6 +260,8 @@ mod tests {
         assert_eq!(json["secret"], "hush");
         assert!(json["list"][0].as_str().is_some_and(|path| path.contains('/')));
         assert_eq!(json["table"]["a"], 1);
+        assert_eq!(config.plugins["chat"].secrets.len(), 2);
+        assert!(config.plugins["chat"].secrets.contains(&"hush".to_owned()), "what is not to be shown is known");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod check;
 mod hosts;
 mod load;
 mod plugin;
+mod record;
 mod reload;
 mod units;
 
@@ -21,6 +22,7 @@ pub use load::{ConfigError, plugin_file};
 pub use plugin::{
     BreakerConfig, CanaryConfig, CanaryStep, Grants, PluginConfig, PluginLimits, RollbackConfig, ShadowConfig,
 };
+pub use record::{RecordConfig, RedactConfig, Redaction};
 pub use reload::{Attempt, ConfigStatus};
 pub use units::{Size, Span};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub cache_directory: PathBuf,
     /// The stack of a plugin's call, for all plugins: 32KiB to 1MiB.
     pub plugin_stack: Size,
+    /// Recordings of routes. Made when it is needed, for nobody else to read.
+    pub record_directory: PathBuf,
     /// TCP connections at a time, handshakes included. More wait in the kernel's queue until one ends.
     pub max_connections: usize,
     /// From the accepted connection to the end of the request's headers.
@@ -82,6 +86,7 @@ impl Default for Config {
             plugin_directory: "plugins".into(),
             cache_directory: ".tidegate-cache".into(),
             plugin_stack: Size(256 << 10),
+            record_directory: "recordings".into(),
             max_connections: 16_384,
             handshake_timeout: seconds(10),
             drain_timeout: seconds(10),
@@ -181,6 +186,9 @@ pub struct RouteConfig {
     /// Plain HTTP requests, where a plugin of the chain handles them (`wasi:http/incoming-handler`).
     #[serde(default)]
     pub http: HttpConfig,
+    /// A recording of its plugin calls.
+    #[serde(default)]
+    pub record: RecordConfig,
     /// What a client, and all of them, may use.
     #[serde(default)]
     pub limits: RouteLimits,

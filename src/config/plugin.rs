@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{HostPattern, Size, Span, seconds};
 
@@ -30,6 +30,9 @@ pub struct PluginConfig {
     /// text of that variable or file.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub config: toml::Table,
+    /// The texts of such variables and files.
+    #[serde(skip)]
+    pub secrets: Vec<String>,
 }
 
 impl PluginConfig {
@@ -136,7 +139,7 @@ impl Default for BreakerConfig {
 }
 
 /// What a plugin's calls may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginLimits {
@@ -189,7 +192,7 @@ impl Default for PluginLimits {
 }
 
 /// What a plugin may do beyond the session that it is called for. Nothing by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {

@@ -52,6 +52,9 @@ impl<'de> Deserialize<'de> for Size {
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
                 usize::try_from(bytes).map(Size).map_err(|_| E::custom("a size cannot be negative"))
             }
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                usize::try_from(bytes).map(Size).map_err(|_| E::custom("the size is too large"))
+            }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
                 let bytes: bytesize::ByteSize =
                     text.parse().map_err(|_| E::custom(format!("{text:?} is not a size such as \"64KiB\"")))?;

@@ -16,7 +16,7 @@ use crate::apply::Applier;
 use crate::config::Config;
 use crate::message::{Closer, Message, MessageRef, Position, Publication, SessionId, TopicName};
 use crate::plugin::inside::SubscriptionEvent;
-use crate::plugin::inside::{Call, Content, Context, Granted, Instance, Template, Why, component};
+use crate::plugin::inside::{Call, Content, Context, Instance, Template, Why, component};
 use crate::plugin::{Effect, Event, Hook, Patience, Publish};
 use crate::route::{Route, Rules};
 use crate::source::{Clock, Random};
@@ -93,17 +93,8 @@ impl Boundary {
         let engine = crate::plugin::engine(crate::plugin::Room::of(&Default::default())).unwrap();
         let (_, bytes) = component(module).unwrap();
         let (template, _) = Template::new(&engine, &Component::new(&engine, bytes).unwrap()).unwrap();
-        let context = Arc::new(Context {
-            name: "guest".into(),
-            generation: 1,
-            limits: plugin.limits,
-            granted: Granted::new(&plugin.grants),
-            config: Config::plugin_json(plugin),
-            node: node.clone(),
-            denials: Default::default(),
-            shadow: false,
-            http_requests: Arc::new(tokio::sync::Semaphore::new(1)),
-        });
+        let http_requests = Arc::new(tokio::sync::Semaphore::new(1));
+        let context = Arc::new(Context { http_requests, ..Context::new("guest", 1, plugin, node.clone()) });
         let author = Author::new(template.waits);
         Self {
             runtime,

@@ -17,12 +17,14 @@ mod guest;
 mod input;
 mod loader;
 mod promises;
+mod replay;
 mod script;
 
 pub use boundary::Boundary;
 pub use decoder::decoder;
 pub use guest::guest;
 pub use loader::{Loader, load};
+pub use replay::Replays;
 
 #[cfg(test)]
 mod tests {
@@ -86,6 +88,16 @@ mod tests {
             }
             assert!(boundary.effects() > 1_000, "hardly an effect was accepted: {}", boundary.effects());
         }
+    }
+
+    #[test]
+    fn no_recording_breaks_the_replay() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("teller.wasm");
+        std::fs::write(&file, wat::parse_str(include_str!("../../tests/it/guests/teller.wat")).unwrap()).unwrap();
+        let mut replays = Replays::new(&file);
+        feed(4_000, 120, |input| replays.run(input));
+        assert!(replays.replayed() > 500, "hardly a call was made: {}", replays.replayed());
     }
 
     fn seeds() -> Vec<(&'static str, Vec<u8>)> {

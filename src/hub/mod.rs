@@ -55,7 +55,12 @@ pub struct Subscription {
 impl Subscription {
     /// For whoever looks only at the topic: it ends no subscription.
     pub fn picture(&self) -> Self {
-        Self { topic: self.topic.clone(), slot: u32::MAX }
+        Self::of(self.topic.clone())
+    }
+
+    /// The picture of one that was somewhere else.
+    pub fn of(topic: TopicName) -> Self {
+        Self { topic, slot: u32::MAX }
     }
 }
 

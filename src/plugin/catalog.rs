@@ -57,9 +57,9 @@ impl State {
         self.routes.iter().for_each(|route| self.chain_route(route));
     }
 
-    fn chain_route(&self, (route, names): &(Arc<RouteChain>, Vec<String>)) {
+    pub fn chain_route(&self, (route, names): &(Arc<RouteChain>, Vec<String>)) {
         let seats = names.iter().filter_map(|name| self.plugins.get(name)).map(Rollout::seat);
-        route.chain.store(Arc::new(Chain::new(seats.collect())));
+        route.chain.store(Arc::new(Chain::new(seats.collect(), route.recording.tape())));
     }
 }
 
@@ -164,6 +164,7 @@ impl Catalog {
 
     /// Looks at the health of what serves. Called a few times a second.
     pub fn look(&self, now: Instant) {
+        self.settle_recordings();
         let mut state = self.state.lock();
         let looked: Vec<_> = state
             .plugins

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use super::call::{Answer, Call, Content, Decision, HttpAnswer, HttpRequest, SubscriptionEvent, Verdict};
 use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
+use super::recording::{Recording, Tape};
 use super::seat::{Seat, Seated};
 use crate::hub::{Audience, Shaped};
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication};
@@ -25,12 +26,15 @@ pub struct Chain {
     plugins: Box<[Seat]>,
     /// Which hooks any of them has, by bit.
     hooks: u16,
+    /// The route's recording, while there is one.
+    tape: Option<Arc<Tape>>,
 }
 
 /// A route with its chain, which is replaced while the route serves.
 pub struct RouteChain {
     pub route: Arc<Route>,
     pub chain: ArcSwap<Chain>,
+    pub recording: Recording,
 }
 
 /// What a chain decided on a handshake.
@@ -45,12 +49,12 @@ pub enum Admission {
 type Slot<'a> = &'a mut Option<Box<Event>>;
 
 impl Chain {
-    pub fn new(plugins: Vec<Seat>) -> Self {
+    pub fn new(plugins: Vec<Seat>, tape: Option<Arc<Tape>>) -> Self {
         let hooks = Hook::ALL
             .into_iter()
             .filter(|hook| plugins.iter().any(|plugin| plugin.has(*hook)))
             .fold(0, |hooks, hook| hooks | 1 << hook as u16);
-        Self { plugins: plugins.into(), hooks }
+        Self { plugins: plugins.into(), hooks, tape }
     }
 
     pub fn has(&self, hook: Hook) -> bool {
@@ -73,6 +77,17 @@ impl Chain {
         seated.filter(move |(_, plugin)| plugin.generation.has(hook))
     }
 
+    async fn call(&self, plugin: Seated<'_>, place: usize, call: Call<'_>, event: Slot<'_>) -> Result<Answer, Failure> {
+        if let Some(event) = event {
+            event.place = place as u16;
+        }
+        match &self.tape {
+            // Boxed, so that calls that are not recorded carry no room for it.
+            Some(tape) if tape.takes(event) => Box::pin(tape.call(plugin, call, event)).await,
+            _ => plugin.call(call, event).await,
+        }
+    }
+
     /// Asks who may come in. A chain in which nobody has the hook admits everyone; otherwise one must admit.
     pub async fn authenticate(&self, event: Slot<'_>) -> Result<Admission, Failure> {
         if !self.has(Hook::Authenticate) {
@@ -80,7 +95,7 @@ impl Chain {
         }
         let session = handle(event);
         for (place, plugin) in self.with(Hook::Authenticate, session) {
-            match call(plugin, place, Call::Authenticate { session }, event).await? {
+            match self.call(plugin, place, Call::Authenticate { session }, event).await? {
                 Answer::Decision(Decision::Refuse(status @ 300..=599)) => return Ok(Admission::Refuse(status)),
                 Answer::Decision(Decision::Refuse(_)) => return Ok(Admission::Refuse(403)),
                 Answer::Decision(Decision::Admit(None)) => return Ok(Admission::Admit(None)),
@@ -97,7 +112,7 @@ impl Chain {
     pub async fn opened(&self, event: Slot<'_>) -> Result<(), Failure> {
         let session = handle(event);
         for (place, plugin) in self.with(Hook::Opened, session) {
-            call(plugin, place, Call::Opened { session }, event).await?;
+            self.call(plugin, place, Call::Opened { session }, event).await?;
         }
         Ok(())
     }
@@ -106,7 +121,7 @@ impl Chain {
         let session = handle(event);
         for (place, plugin) in self.with(Hook::Closed, session) {
             let closed = Call::Closed { session, code: close.code, reason: (&*close.reason).into(), by };
-            call(plugin, place, closed, event).await?;
+            self.call(plugin, place, closed, event).await?;
         }
         Ok(())
     }
@@ -117,7 +132,7 @@ impl Chain {
         let mut replaced: Option<Message> = None;
         for (place, plugin) in self.with(Hook::Inbound, session) {
             let message = replaced.as_ref().map_or(Content::Borrowed(message), Content::from);
-            match call(plugin, place, Call::Inbound { session, message }, event).await? {
+            match self.call(plugin, place, Call::Inbound { session, message }, event).await? {
                 Answer::Verdict(Verdict::Replace(message)) => {
                     replaced = Some(plugin.generation.replacement(Hook::Inbound, message)?);
                 }
@@ -141,7 +156,7 @@ impl Chain {
                 let mut event = Some(event_of(&shared, patience));
                 let topic = shared.topic.as_str().into();
                 let publication = Call::Publication { topic, message: (&shared.message).into() };
-                call(plugin, place, publication, &mut event).await?
+                self.call(plugin, place, publication, &mut event).await?
             };
             publication = Arc::unwrap_or_clone(shared);
             match verdict {
@@ -166,7 +181,7 @@ impl Chain {
             let mut event = Some(event_of(publication, patience));
             let topic = publication.topic.as_str().into();
             let broadcast = Call::Broadcast { topic, message: (&message).into() };
-            match call(plugin, place, broadcast, &mut event).await? {
+            match self.call(plugin, place, broadcast, &mut event).await? {
                 Answer::Verdict(Verdict::Replace(new)) => {
                     message = plugin.generation.replacement(Hook::Broadcast, new)?
                 }
@@ -196,7 +211,7 @@ impl Chain {
         };
         for (place, plugin) in self.with(Hook::Outbound, session).rev().filter(|(place, _)| *place < before) {
             let outbound = Call::Outbound { session, publication, message: (&message).into() };
-            match call(plugin, place, outbound, event).await? {
+            match self.call(plugin, place, outbound, event).await? {
                 Answer::Verdict(Verdict::Replace(new)) => {
                     message = plugin.generation.replacement(Hook::Outbound, new)?
                 }
@@ -217,7 +232,7 @@ impl Chain {
         let session = handle(event);
         for (place, plugin) in self.with(Hook::Subscription, session) {
             let subscription = Call::Subscription { session, topic: topic.into(), event: what, position };
-            call(plugin, place, subscription, event).await?;
+            self.call(plugin, place, subscription, event).await?;
         }
         Ok(())
     }
@@ -228,7 +243,7 @@ impl Chain {
         for (place, plugin) in
             self.with(Hook::Timer, session).filter(|(_, known)| *known.generation.context.name == *plugin)
         {
-            call(plugin, place, Call::Timer { session, name: name.into() }, event).await?;
+            self.call(plugin, place, Call::Timer { session, name: name.into() }, event).await?;
         }
         Ok(())
     }
@@ -240,7 +255,7 @@ impl Chain {
             self.with(Hook::Reply, session).filter(|(_, known)| *known.generation.context.name == *plugin)
         {
             let reply = Call::Reply { session, tag: tag.into(), reply: std::borrow::Cow::Borrowed(reply) };
-            call(plugin, place, reply, event).await?;
+            self.call(plugin, place, reply, event).await?;
         }
         Ok(())
     }
@@ -254,7 +269,7 @@ impl Chain {
         request: Arc<HttpRequest>,
     ) -> Result<Option<HttpAnswer>, Failure> {
         let Some((place, plugin)) = self.with(Hook::Http, session).next() else { return Ok(None) };
-        match call(plugin, place, Call::Http { request }, event).await? {
+        match self.call(plugin, place, Call::Http { request }, event).await? {
             Answer::Http(answer) => Ok(Some(*answer)),
             _ => Ok(None),
         }
@@ -271,7 +286,7 @@ impl Chain {
                 info: (&*change.member.info).into(),
                 sessions_of_user: change.sessions_of_user,
             };
-            call(plugin, place, presence, event).await?;
+            self.call(plugin, place, presence, event).await?;
         }
         Ok(())
     }
@@ -302,13 +317,6 @@ impl Audience for RouteChain {
             }
         })
     }
-}
-
-async fn call(plugin: Seated<'_>, place: usize, call: Call<'_>, event: Slot<'_>) -> Result<Answer, Failure> {
-    if let Some(event) = event {
-        event.place = place as u16;
-    }
-    plugin.call(call, event).await
 }
 
 fn event_of(publication: &Arc<Publication>, patience: Patience) -> Box<Event> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::message::Publication;
 use crate::plugin::effects::Effects;
+use crate::plugin::script::Script;
 use crate::state::SessionState;
 
 /// What a plugin is called for.
@@ -96,6 +97,8 @@ pub struct Event {
     /// The place in the chain of the plugin that is called.
     pub place: u16,
     pub patience: Patience,
+    /// Where what the call asks is kept or answered from; none unless it is recorded or replayed.
+    pub script: Option<Arc<Script>>,
 }
 
 /// Whether an event's calls, and the application of its effects, can be waited for.

@@ -14,11 +14,10 @@ use super::encode;
 use super::engine::sentence;
 use super::event::Hook;
 use super::generation::Template;
-use super::grants::Granted;
 use super::host::{self, Context};
 use super::instance::Instance;
 use super::interface::{Interface, Name};
-use crate::config::{Config, PluginConfig};
+use crate::config::PluginConfig;
 use crate::node::Node;
 
 const PAGE: u64 = 64 << 10;
@@ -161,17 +160,9 @@ pub async fn instances(
 
 /// A generation that no gateway has.
 fn context(settings: &PluginConfig, node: Arc<Node>) -> Context {
-    Context {
-        name: "inspected".into(),
-        generation: 1,
-        limits: settings.limits,
-        granted: Granted::new(&settings.grants),
-        config: Config::plugin_json(settings),
-        denials: Default::default(),
-        http_requests: Arc::new(tokio::sync::Semaphore::new(0)),
-        shadow: false,
-        node,
-    }
+    // It asks nobody.
+    let http_requests = Arc::new(tokio::sync::Semaphore::new(0));
+    Context { http_requests, ..Context::new("inspected", 1, settings, node) }
 }
 
 fn nanos(duration: Duration) -> u64 {

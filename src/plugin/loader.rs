@@ -8,16 +8,14 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 use super::cache::{Cache, Loaded};
 use super::compile::{Compiler, Exceeded};
 use super::engine::Room;
 use super::generation::{Generation, Template};
-use super::grants::Granted;
 use super::host::Context;
-use crate::config::{Config, PluginConfig};
+use crate::config::PluginConfig;
 use crate::node::Node;
 
 /// Makes generations. Called by one thread at a time.
@@ -99,17 +97,7 @@ impl Loader {
     }
 
     fn context(&self, name: &str, made: &Making<'_>) -> Arc<Context> {
-        let settings = made.settings;
-        Arc::new(Context {
-            name: name.into(),
-            generation: made.number,
-            shadow: made.role == Role::Shadow,
-            limits: settings.limits,
-            granted: Granted::new(&settings.grants),
-            config: Config::plugin_json(settings),
-            node: self.node.clone(),
-            denials: Default::default(),
-            http_requests: Arc::new(Semaphore::new(settings.limits.http_requests.min(Semaphore::MAX_PERMITS))),
-        })
+        let context = Context::new(name, made.number, made.settings, self.node.clone());
+        Arc::new(Context { shadow: made.role == Role::Shadow, ..context })
     }
 }

@@ -24,13 +24,17 @@ mod interface;
 mod lane;
 mod loader;
 mod memory;
+mod outcome;
 mod prepare;
+mod recording;
 mod rollout;
+mod script;
 mod seat;
 mod second;
 mod shadow;
 mod status;
 mod told;
+mod trial;
 mod wit;
 
 /// What `fuzzing` calls.
@@ -40,10 +44,10 @@ pub mod inside {
     pub use super::encode::{Form, component};
     pub use super::failure::Why;
     pub use super::generation::Template;
-    pub use super::grants::Granted;
     pub use super::host::Context;
     pub use super::instance::Instance;
     pub use super::interface::WIT;
+    pub use super::recording::Redactor;
 }
 
 pub use cache::Cache;
@@ -57,6 +61,10 @@ pub use event::{Event, Hook, Patience};
 pub use failure::Failure;
 pub use inspect::{Grant, Instances, Report, inspect, instances};
 pub use loader::{Loader, Role};
+pub use outcome::Described;
 pub use prepare::{Installed, Prepared};
+pub use recording::{Head, Line, Made, RecordAsk, RecordRefused, Recorded, VERSION};
+pub use script::done;
 pub use second::{CanaryAsk, CanaryRefused};
 pub use status::Status;
+pub use trial::{Again, Build, Trial, Tried};

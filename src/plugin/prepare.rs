@@ -12,9 +12,11 @@ use super::catalog::{Catalog, State, may_replace};
 use super::chain::{Chain, RouteChain};
 use super::generation::Generation;
 use super::loader::{Bytes, Hash, Making, Role};
+use super::recording::Recording;
 use super::rollout::Rollout;
 use super::shadow::{Shadow, ShadowFile};
-use crate::config::{Config, PluginConfig, RouteConfig, plugin_file};
+use crate::config::{Config, PluginConfig, RecordConfig, RouteConfig, plugin_file};
+use crate::recorder::Ended;
 use crate::route::{Route, Rules};
 use crate::watch::Seen;
 
@@ -56,6 +58,8 @@ struct PreparedRoute {
     route: Arc<RouteChain>,
     rules: Rules,
     plugins: Vec<String>,
+    /// Where it is recorded to, and how.
+    record: (PathBuf, RecordConfig),
 }
 
 /// What a configuration has changed.
@@ -108,7 +112,7 @@ impl Catalog {
             let plan = self.plan(config, name, file, settings)?;
             prepared.plugins.insert(name.clone(), plan);
         }
-        prepared.routes = config.routes.iter().map(|route| self.prepare_route(route)).collect();
+        prepared.routes = config.routes.iter().map(|route| self.prepare_route(config, route)).collect();
         let changed =
             prepared.routes.iter().filter(|prepared| prepared.route.route.outbound != prepared.rules.outbound);
         prepared.restart_for.extend(changed.map(|prepared| format!("route.{}.outbound", prepared.route.route.name)));
@@ -185,19 +189,21 @@ impl Catalog {
     }
 
     /// A route that is there already stays the same one, by its name.
-    fn prepare_route(&self, config: &RouteConfig) -> PreparedRoute {
-        let name = config.name.get_ref();
-        let rules = Rules::new(config);
-        let plugins = config.plugins.iter().map(|plugin| plugin.get_ref().clone()).collect();
+    fn prepare_route(&self, config: &Config, route_config: &RouteConfig) -> PreparedRoute {
+        let name = route_config.name.get_ref();
+        let rules = Rules::new(route_config);
+        let plugins = route_config.plugins.iter().map(|plugin| plugin.get_ref().clone()).collect();
         let known = self.state.lock().routes.iter().find(|(known, _)| *known.route.name == **name).cloned();
         let route = match known {
             Some((route, _)) => route,
             None => Arc::new(RouteChain {
                 route: Arc::new(Route::new(name, rules.clone(), self.metrics())),
-                chain: Arc::new(Chain::new(Vec::new())).into(),
+                chain: Arc::new(Chain::new(Vec::new(), None)).into(),
+                recording: Recording::default(),
             }),
         };
-        PreparedRoute { route, rules, plugins }
+        let record = (config.recording(route_config), route_config.record.clone());
+        PreparedRoute { route, rules, plugins, record }
     }
 
     /// Lets a configuration serve.
@@ -215,13 +221,17 @@ impl Catalog {
             self.install_plugin(&mut state, name, plan, &mut installed);
         }
         let former = std::mem::take(&mut state.routes);
-        for PreparedRoute { route, rules, plugins } in prepared.routes {
+        for PreparedRoute { route, rules, plugins, record } in prepared.routes {
             route.route.set_rules(rules);
+            route.recording.configure(record.0, &record.1);
             state.routes.push((route, plugins));
         }
         state.chain_all();
         let stays = |route: &Arc<RouteChain>| state.routes.iter().any(|(known, _)| Arc::ptr_eq(known, route));
         installed.gone = former.into_iter().map(|(route, _)| route).filter(|route| !stays(route)).collect();
+        for gone in &installed.gone {
+            gone.recording.end(Ended::Stopped);
+        }
         installed
     }
 

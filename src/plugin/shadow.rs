@@ -16,11 +16,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::call::{Answer, Call};
-use super::effects::Effects;
 use super::event::{Event, Patience};
 use super::failure::Failure;
 use super::generation::Generation;
 use super::lane;
+use super::outcome::{Mark, Outcome};
 use crate::watch::Seen;
 
 /// Calls that may wait.
@@ -96,14 +96,6 @@ struct Job {
     served: Outcome,
 }
 
-/// What came of a call: its answer and what it added to the event.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    /// Why it failed is another's to tell: two failures are the same.
-    answer: Option<Answer>,
-    effects: Effects,
-}
-
 /// A call that the serving generation makes now.
 pub struct Copied {
     place: mpsc::OwnedPermit<Job>,
@@ -162,8 +154,7 @@ impl Copied {
     /// The call has ended like this.
     pub fn compare(self, answer: &Result<Answer, Failure>, event: &Option<Box<Event>>) {
         let Self { place, call, event: before } = self;
-        let first = before.as_ref().map_or(0, |before| before.effects.list.len());
-        let served = Outcome::of(answer.as_ref().ok().cloned(), event, first);
+        let served = Outcome::of(answer.as_ref().map_err(|failure| &failure.why), &Mark::of(&before), event);
         place.send(Job { call, event: before, served });
     }
 }
@@ -176,36 +167,19 @@ fn copy_of(event: &Event) -> Box<Event> {
         effects: event.effects.clone(),
         place: event.place,
         patience: Patience::Waits,
+        script: None,
     })
 }
 
-impl Outcome {
-    /// `first`: the effects before this place are of other plugins. What a failed call asked for is for nobody.
-    fn of(answer: Option<Answer>, event: &Option<Box<Event>>, first: usize) -> Self {
-        let effects = match (&answer, event) {
-            (Some(_), Some(event)) => Effects {
-                list: event.effects.list.get(first..).unwrap_or_default().to_vec(),
-                if_refused: event.effects.if_refused.clone(),
-                response: event.effects.response.clone(),
-            },
-            _ => Effects::default(),
-        };
-        Self { answer, effects }
+/// An outcome as a sample shows it.
+fn shown(outcome: &Outcome) -> String {
+    let mut text = serde_json::to_string(&outcome.described()).unwrap_or_default();
+    let mut end = text.len().min(SHOWN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
-
-    fn shown(&self) -> String {
-        let mut text = match &self.answer {
-            None => "failed".to_owned(),
-            Some(answer) if self.effects.is_empty() => format!("{answer:?}"),
-            Some(answer) => format!("{answer:?} {:?}", self.effects),
-        };
-        let mut end = text.len().min(SHOWN);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text
-    }
+    text.truncate(end);
+    text
 }
 
 impl Results {
@@ -219,17 +193,15 @@ async fn work(mut jobs: mpsc::Receiver<Job>, generation: Arc<Generation>, result
     while let Some(Job { call, mut event, served }) = jobs.recv().await {
         let hook = call.hook().name();
         let session = event.as_ref().and_then(|event| event.session.as_ref()).map(|session| session.id.to_string());
-        let first = event.as_ref().map_or(0, |event| event.effects.list.len());
+        let mark = Mark::of(&event);
         let answer = generation.call(call, &mut event).await;
-        let failure = answer.as_ref().err().map(|failure| failure.why.to_string());
-        let own = Outcome::of(answer.ok(), &event, first);
+        let own = Outcome::of(answer.as_ref().map_err(|failure| &failure.why), &mark, &event);
         if own == served {
             results.count("same", |counts| counts.same += 1);
             continue;
         }
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let shadow = failure.map_or_else(|| own.shown(), |why| format!("failed: {why}"));
-        let sample = Sample { at, hook, session, serving: served.shown(), shadow };
+        let sample = Sample { at, hook, session, serving: shown(&served), shadow: shown(&own) };
         results.count("different", |counts| {
             counts.different += 1;
             counts.samples.push_back(sample);

@@ -112,7 +112,7 @@ impl TakenBackStatus {
     }
 }
 
-fn hex(hash: &Hash) -> String {
+pub fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

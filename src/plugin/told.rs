@@ -9,6 +9,7 @@ use super::describe;
 use super::event::Event;
 use super::failure::Why;
 use super::host::Context;
+use super::outcome::{Mark, Outcome};
 use crate::message::SessionId;
 use crate::tap::{Called, Note};
 
@@ -17,8 +18,7 @@ pub struct Told {
     hook: &'static str,
     session: Option<SessionId>,
     given: Value,
-    /// What plugins before this one have asked for.
-    before: Vec<Value>,
+    mark: Mark,
     begun: Instant,
 }
 
@@ -30,7 +30,7 @@ impl Told {
             hook: call.hook().name(),
             session: event.as_ref().and_then(|event| event.session.as_ref()).map(|session| session.id),
             given: describe::call(call),
-            before: event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default(),
+            mark: Mark::of(event),
             begun: Instant::now(),
         })
     }
@@ -38,15 +38,13 @@ impl Told {
     pub fn end(self, context: &Context, result: &Result<Answer, Why>, event: &Option<Box<Event>>) {
         let took = self.begun.elapsed();
         let Some(tap) = &context.node.tap else { return };
-        let mut effects = event.as_ref().map(|event| describe::effects(&event.effects)).unwrap_or_default();
-        for former in &self.before {
-            if let Some(place) = effects.iter().position(|effect| effect == former) {
-                effects.remove(place);
-            }
-        }
+        let outcome = Outcome::of(result.as_ref(), &self.mark, event).described();
         let Self { hook, session, given, .. } = self;
-        let answer = result.as_ref().map(describe::answer).map_err(ToString::to_string);
+        let answer = match (outcome.answer, outcome.failed) {
+            (Some(answer), _) => Ok(answer),
+            (None, failed) => Err(failed.map(|failed| failed.what).unwrap_or_default()),
+        };
         let plugin = context.name.to_string();
-        tap.note(Note::Call(Box::new(Called { plugin, hook, session, given, answer, effects, took })));
+        tap.note(Note::Call(Box::new(Called { plugin, hook, session, given, answer, effects: outcome.effects, took })));
     }
 }

@@ -23,6 +23,7 @@ mod limits;
 mod plugin_new;
 mod plugin_tools;
 mod quotas;
+mod record;
 mod reload;
 mod rollback;
 mod runaway;

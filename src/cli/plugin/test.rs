@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::paint::Paint;
 use crate::cli::runtime;
 use crate::scenario::{self, BadScenario, Came, Line, Outcome, Run};
 
@@ -50,28 +51,6 @@ impl Test {
         }
         println!("{}", paint.good(&format!("{steps} steps as expected")));
         Ok(())
-    }
-}
-
-/// Colours, on a terminal.
-#[derive(Clone, Copy)]
-struct Paint(bool);
-
-impl Paint {
-    fn with(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn good(self, text: &str) -> String {
-        self.with("32", text)
-    }
-
-    fn bad(self, text: &str) -> String {
-        self.with("31", text)
-    }
-
-    fn faint(self, text: &str) -> String {
-        self.with("2", text)
     }
 }
 

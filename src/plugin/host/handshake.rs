@@ -38,19 +38,23 @@ impl wit::handshake::Host for State {
     }
 
     fn path(&mut self, session: u64) -> Result<String> {
-        Ok(self.session(session)?.handshake.path().to_owned())
+        let path = self.session(session)?.handshake.path().to_owned();
+        Ok(self.given(path))
     }
 
     fn parameter(&mut self, session: u64, name: String) -> Result<Option<String>> {
-        Ok(self.session(session)?.handshake.parameter(&name).map(str::to_owned))
+        let value = self.session(session)?.handshake.parameter(&name).map(str::to_owned);
+        Ok(self.given(value))
     }
 
     fn query(&mut self, session: u64, name: String) -> Result<Option<String>> {
-        Ok(self.session(session)?.handshake.query(&name))
+        let value = self.session(session)?.handshake.query(&name);
+        Ok(self.given(value))
     }
 
     fn raw_query(&mut self, session: u64) -> Result<String> {
-        Ok(self.session(session)?.handshake.raw_query().to_owned())
+        let query = self.session(session)?.handshake.raw_query().to_owned();
+        Ok(self.given(query))
     }
 
     fn header(&mut self, session: u64, name: String) -> Result<Option<String>> {
@@ -58,14 +62,16 @@ impl wit::handshake::Host for State {
         if !self.sees_header(&name) {
             return Ok(None);
         }
-        Ok(self.session(session)?.handshake.header(&name))
+        let value = self.session(session)?.handshake.header(&name);
+        Ok(self.given(value))
     }
 
     fn headers(&mut self, session: u64) -> Result<Vec<(String, String)>> {
         let context = self.context.clone();
         let headers = self.session(session)?.handshake.headers().iter();
         let seen = headers.filter(|(name, _)| context.granted.header(name));
-        Ok(seen.map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        let seen: Vec<_> = seen.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Ok(self.given(seen))
     }
 
     fn cookie(&mut self, session: u64, name: String) -> Result<Option<String>> {
@@ -73,7 +79,8 @@ impl wit::handshake::Host for State {
         if !self.sees_header("cookie") {
             return Ok(None);
         }
-        Ok(self.session(session)?.handshake.cookie(&name))
+        let value = self.session(session)?.handshake.cookie(&name);
+        Ok(self.given(value))
     }
 
     fn peer_address(&mut self, session: u64) -> Result<String> {
@@ -86,7 +93,8 @@ impl wit::handshake::Host for State {
     }
 
     fn subprotocols(&mut self, session: u64) -> Result<Vec<String>> {
-        Ok(self.session(session)?.handshake.subprotocols())
+        let offered = self.session(session)?.handshake.subprotocols();
+        Ok(self.given(offered))
     }
 
     fn select_subprotocol(&mut self, session: u64, name: String) -> Result<Result<(), Refusal>> {

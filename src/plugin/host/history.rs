@@ -1,11 +1,13 @@
 //! `history`: what a topic has kept.
 
+use serde_json::json;
 use wasmtime::Result;
 
 use super::wit::history::Page;
 use super::wit::types::{Position as WitPosition, Refusal};
 use super::{GrantedTopics, State, topic_name, wit};
 use crate::message::Position;
+use crate::plugin::describe;
 
 /// Publications of one page.
 const PAGE: u32 = 1_000;
@@ -22,13 +24,17 @@ impl wit::history::Host for State {
         if self.granted_topic(GrantedTopics::Subscribe, &topic).is_none() {
             return Ok(Err(Refusal::Denied));
         }
-        let node = self.context.node.clone();
-        if node.rules.of(&topic).retention.size == 0 {
-            return Ok(Err(Refusal::Unsupported));
-        }
         let since = since.map(|since| Position { epoch: since.epoch, offset: since.offset });
-        let Ok(page) = node.hub.history(&name, since, limit.min(PAGE) as usize) else {
-            return Ok(Err(Refusal::TooMany));
+        let with = || json!({ "topic": topic, "since": since.map(describe::position), "limit": limit });
+        let page = self.asked("history.read", with, None, |node| {
+            if node.rules.of(&topic).retention.size == 0 {
+                return Err(Refusal::Unsupported);
+            }
+            node.hub.history(&name, since, limit.min(PAGE) as usize).map_err(|_| Refusal::TooMany)
+        });
+        let page = match page {
+            Ok(page) => page,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let event = self.event()?;
         if event.publications.len() + page.publications.len() > PUBLICATIONS {

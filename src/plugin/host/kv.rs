@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use wasmtime::Result;
 
+use super::asked::{refusal_name, shown};
 use super::wit::types::Refusal;
 use super::{State, wit};
 use crate::kv::{KEY_MAX, KvError, VALUE_MAX};
-use crate::message::MessageRef;
-use crate::plugin::describe;
 use crate::tap::Note;
 
 impl State {
@@ -34,29 +34,10 @@ fn sized(value: &[u8]) -> Result<(), Refusal> {
     if value.len() > VALUE_MAX { Err(Refusal::TooLarge) } else { Ok(()) }
 }
 
-/// A value as scenarios write it.
-fn shown(value: &[u8]) -> Value {
-    match std::str::from_utf8(value) {
-        Ok(text) => describe::message(MessageRef::Text(text)),
-        Err(_) => describe::message(MessageRef::Binary(value)),
-    }
-}
-
 fn outcome<T>(result: &Result<T, Refusal>, is: impl FnOnce(&T) -> Value) -> Value {
     match result {
         Ok(value) => is(value),
         Err(refusal) => json!({ "refused": refusal_name(*refusal) }),
-    }
-}
-
-fn refusal_name(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Invalid => "invalid",
-        Refusal::Denied => "denied",
-        Refusal::TooLarge => "too-large",
-        Refusal::TooMany => "too-many",
-        Refusal::Unsupported => "unsupported",
-        Refusal::Unavailable => "unavailable",
     }
 }
 
@@ -70,7 +51,14 @@ impl State {
 
 impl wit::kv::Host for State {
     async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, Refusal>> {
-        let result = self.key(&key)?.map(|()| self.context.node.kv.get(&key).map(|value| value.to_vec()));
+        let result = self.key(&key)?.and_then(|()| {
+            self.asked(
+                "kv.get",
+                || json!({ "key": key }),
+                None,
+                |node| Ok(node.kv.get(&key).map(|value| value.to_vec())),
+            )
+        });
         self.tell_kv(
             || json!({ "get": key, "is": outcome(&result, |value| value.as_deref().map_or(false.into(), shown)) }),
         );
@@ -78,16 +66,21 @@ impl wit::kv::Host for State {
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl: u64) -> Result<Result<(), Refusal>> {
-        let told = self.context.node.tap.is_some().then(|| shown(&value));
+        let value = Bytes::from(value);
+        let shadow = self.context.shadow;
         let result = self.key(&key)?.and_then(|()| {
             sized(&value)?;
-            if self.context.shadow {
-                return Ok(());
-            }
-            self.context.node.kv.set(&key, value.into(), Duration::from_millis(ttl)).map_err(refusal)
+            let with = || json!({ "key": key, "value": shown(&value), "ttl": ttl });
+            self.does("kv.set", with);
+            self.asked("kv.set", with, Some(()), |node| {
+                if shadow {
+                    return Ok(());
+                }
+                node.kv.set(&key, value.clone(), Duration::from_millis(ttl)).map_err(refusal)
+            })
         });
         self.tell_kv(|| {
-            let mut call = json!({ "set": key, "value": told, "ttl": ttl });
+            let mut call = json!({ "set": key, "value": shown(&value), "ttl": ttl });
             if result.is_err() {
                 call["is"] = outcome(&result, |()| Value::Null);
             }
@@ -98,10 +91,15 @@ impl wit::kv::Host for State {
 
     async fn delete(&mut self, key: String) -> Result<Result<(), Refusal>> {
         let shadow = self.context.shadow;
-        let result = self.key(&key)?.map(|()| {
-            if !shadow {
-                self.context.node.kv.delete(&key);
-            }
+        let result = self.key(&key)?.and_then(|()| {
+            let with = || json!({ "key": key });
+            self.does("kv.delete", with);
+            self.asked("kv.delete", with, Some(()), |node| {
+                if !shadow {
+                    node.kv.delete(&key);
+                }
+                Ok(())
+            })
         });
         self.tell_kv(|| {
             let mut call = json!({ "delete": key });
@@ -114,13 +112,17 @@ impl wit::kv::Host for State {
     }
 
     async fn increment(&mut self, key: String, by: i64, ttl: u64) -> Result<Result<i64, Refusal>> {
+        let shadow = self.context.shadow;
         let result = self.key(&key)?.and_then(|()| {
-            let kv = &self.context.node.kv;
-            let sum = match self.context.shadow {
-                true => kv.incremented(&key, by),
-                false => kv.increment(&key, by, Duration::from_millis(ttl)),
-            };
-            sum.map_err(refusal)
+            let with = || json!({ "key": key, "by": by, "ttl": ttl });
+            self.does("kv.increment", with);
+            self.asked("kv.increment", with, None, |node| {
+                let sum = match shadow {
+                    true => node.kv.incremented(&key, by),
+                    false => node.kv.increment(&key, by, Duration::from_millis(ttl)),
+                };
+                sum.map_err(refusal)
+            })
         });
         self.tell_kv(|| json!({ "increment": key, "by": by, "ttl": ttl, "is": outcome(&result, |sum| (*sum).into()) }));
         Ok(result)
@@ -133,18 +135,26 @@ impl wit::kv::Host for State {
         value: Vec<u8>,
         ttl: u64,
     ) -> Result<Result<bool, Refusal>> {
-        let told =
-            self.context.node.tap.is_some().then(|| (expected.as_deref().map_or(false.into(), shown), shown(&value)));
+        let value = Bytes::from(value);
+        let shadow = self.context.shadow;
+        let told = || (expected.as_deref().map_or(false.into(), shown), shown(&value));
         let result = self.key(&key)?.and_then(|()| {
             sized(&value)?;
-            let ttl = Duration::from_millis(ttl);
-            if self.context.shadow {
-                return Ok(self.context.node.kv.get(&key).as_deref() == expected.as_deref());
-            }
-            self.context.node.kv.compare_and_set(&key, expected.as_deref(), value.into(), ttl).map_err(refusal)
+            let with = || {
+                let (expected, value) = told();
+                json!({ "key": key, "expected": expected, "value": value, "ttl": ttl })
+            };
+            self.does("kv.compare-and-set", with);
+            self.asked("kv.compare-and-set", with, None, |node| {
+                if shadow {
+                    return Ok(node.kv.get(&key).as_deref() == expected.as_deref());
+                }
+                let ttl = Duration::from_millis(ttl);
+                node.kv.compare_and_set(&key, expected.as_deref(), value.clone(), ttl).map_err(refusal)
+            })
         });
         self.tell_kv(|| {
-            let (expected, value) = told.unwrap_or_default();
+            let (expected, value) = told();
             let is = outcome(&result, |was| (*was).into());
             json!({ "compare-and-set": key, "expected": expected, "value": value, "ttl": ttl, "is": is })
         });

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use serde_json::json;
 use tracing::Level as TracingLevel;
 use wasmtime::Result;
 
@@ -18,13 +19,20 @@ impl wit::log::Host for State {
         if self.context.node.tap.is_some() {
             return Ok(true);
         }
-        Ok(match level {
-            Level::Trace => tracing::enabled!(target: "plugin", TracingLevel::TRACE),
-            Level::Debug => tracing::enabled!(target: "plugin", TracingLevel::DEBUG),
-            Level::Info => tracing::enabled!(target: "plugin", TracingLevel::INFO),
-            Level::Warn => tracing::enabled!(target: "plugin", TracingLevel::WARN),
-            Level::Error => tracing::enabled!(target: "plugin", TracingLevel::ERROR),
-        })
+        self.known(
+            "log.enabled",
+            || json!({ "level": name(level) }),
+            true,
+            |_| {
+                Ok(match level {
+                    Level::Trace => tracing::enabled!(target: "plugin", TracingLevel::TRACE),
+                    Level::Debug => tracing::enabled!(target: "plugin", TracingLevel::DEBUG),
+                    Level::Info => tracing::enabled!(target: "plugin", TracingLevel::INFO),
+                    Level::Warn => tracing::enabled!(target: "plugin", TracingLevel::WARN),
+                    Level::Error => tracing::enabled!(target: "plugin", TracingLevel::ERROR),
+                })
+            },
+        )
     }
 
     fn write(&mut self, level: Level, message: String) -> Result<()> {

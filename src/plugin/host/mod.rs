@@ -1,5 +1,6 @@
 //! What a plugin can call: one file for each interface, all of the same shape, on the state of one instance.
 
+mod asked;
 mod clock;
 mod config;
 mod handshake;
@@ -35,7 +36,7 @@ use super::grants::Granted;
 use super::memory::Memory;
 use super::wit::tidegate::plugin as wit;
 use super::wit::tidegate::plugin::types::{Message as WitMessage, Refusal};
-use crate::config::PluginLimits;
+use crate::config::{Config, Grants, PluginConfig, PluginLimits};
 use crate::message::{Close, Message, Pattern, TopicName};
 use crate::node::Node;
 use crate::state::SessionState;
@@ -53,6 +54,10 @@ pub struct Context {
     pub granted: Granted,
     /// The plugin's own table of the configuration.
     pub config: serde_json::Value,
+    /// Texts in it that recordings do not show.
+    pub secrets: Vec<String>,
+    /// The grants as they were written, for recordings.
+    pub grants: Grants,
     pub node: Arc<Node>,
     /// When each missing grant was last told of.
     pub denials: Mutex<HashMap<&'static str, Instant>>,
@@ -63,6 +68,23 @@ pub struct Context {
 }
 
 impl Context {
+    pub fn new(name: &str, generation: u64, settings: &PluginConfig, node: Arc<Node>) -> Self {
+        let http_requests = settings.limits.http_requests.min(Semaphore::MAX_PERMITS);
+        Self {
+            name: name.into(),
+            generation,
+            limits: settings.limits,
+            granted: Granted::new(&settings.grants),
+            config: Config::plugin_json(settings),
+            secrets: settings.secrets.clone(),
+            grants: settings.grants.clone(),
+            node,
+            denials: Mutex::default(),
+            shadow: false,
+            http_requests: Arc::new(Semaphore::new(http_requests)),
+        }
+    }
+
     /// What metrics call it: a shadow's calls are not the plugin's.
     pub fn label(&self) -> String {
         if self.shadow { format!("{}.shadow", self.name) } else { self.name.to_string() }
@@ -143,7 +165,7 @@ impl State {
     /// Gets ready for a call.
     pub fn begin(&mut self, hook: Hook, event: Option<Box<Event>>) {
         self.hook = hook;
-        self.speaker.begin(hook);
+        self.speaker.begin(hook, event.as_ref().and_then(|event| event.script.as_ref()));
         self.budget.begin();
         self.memory.refused = None;
         self.used = Used::default();

@@ -23,7 +23,8 @@ impl wit::publication::Host for State {
     }
 
     fn content(&mut self, publication: u64) -> Result<Message> {
-        Ok(wit_message(&self.publication(publication)?.message))
+        let content = wit_message(&self.publication(publication)?.message);
+        Ok(self.given(content))
     }
 
     fn history_position(&mut self, publication: u64) -> Result<Option<Position>> {
@@ -41,6 +42,7 @@ impl wit::publication::Host for State {
 
     fn metadata(&mut self, publication: u64, name: String) -> Result<Option<String>> {
         let metadata = &self.publication(publication)?.metadata;
-        Ok(metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.to_string()))
+        let value = metadata.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.to_string());
+        Ok(self.given(value))
     }
 }

@@ -1,8 +1,10 @@
 //! `random`: from the operating system, or from a seed.
 
+use serde_json::json;
 use wasmtime::{Error, Result};
 
 use super::{Quota, State, wit};
+use crate::plugin::script::nothing;
 
 /// Bytes of one call.
 const MAX: u32 = 64 << 10;
@@ -10,7 +12,8 @@ const MAX: u32 = 64 << 10;
 impl wit::random::Host for State {
     fn number(&mut self) -> Result<u64> {
         self.enter()?;
-        self.context.node.random.number().map_err(|error| Error::msg(format!("no randomness: {error}")))
+        let number = self.known("random.number", nothing, false, |node| node.random.number());
+        number.map_err(none)
     }
 
     fn bytes(&mut self, length: u32) -> Result<Vec<u8>> {
@@ -18,8 +21,19 @@ impl wit::random::Host for State {
         if length > MAX {
             return Err(Error::new(Quota::Fixed("random bytes in one call, 65536")));
         }
-        let mut bytes = vec![0; length as usize];
-        self.context.node.random.fill(&mut bytes).map_err(|error| Error::msg(format!("no randomness: {error}")))?;
-        Ok(bytes)
+        let bytes = self.known(
+            "random.bytes",
+            || json!({ "length": length }),
+            false,
+            |node| {
+                let mut bytes = vec![0; length as usize];
+                node.random.fill(&mut bytes).map(|()| bytes)
+            },
+        );
+        bytes.map_err(none)
     }
+}
+
+fn none(error: getrandom::Error) -> Error {
+    Error::msg(format!("no randomness: {error}"))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use wasmtime::Result;
 
 use super::wit::types::{Message, Position as WitPosition, Refusal};
@@ -26,7 +27,8 @@ impl wit::session::Host for State {
         if let Some(user) = self.event()?.effects.user() {
             return Ok(user.as_deref().map(str::to_owned));
         }
-        Ok(self.session(session)?.user.as_deref().map(str::to_owned))
+        let user = self.session(session)?.user.as_deref().map(str::to_owned);
+        Ok(self.given(user))
     }
 
     fn route(&mut self, session: u64) -> Result<String> {
@@ -46,7 +48,8 @@ impl wit::session::Host for State {
         if let Some(value) = self.event()?.effects.attribute(&name) {
             return Ok(value.map(str::to_owned));
         }
-        Ok(self.session(session)?.attribute(&name).map(str::to_owned))
+        let value = self.session(session)?.attribute(&name).map(str::to_owned);
+        Ok(self.given(value))
     }
 
     fn is_subscribed(&mut self, session: u64, topic: String) -> Result<bool> {
@@ -136,8 +139,11 @@ impl wit::session::Host for State {
             return Ok(Err(Refusal::TooLarge));
         }
         let topic = self.subscribe_effect(effect)?.topic.clone();
-        if !self.context.node.rules.of(topic.as_str()).presence {
-            return Ok(Err(Refusal::Unsupported));
+        let with = || json!({ "topic": topic.as_str() });
+        match self.asked("topic.presence", with, None, |node| Ok(node.rules.of(topic.as_str()).presence)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err(Refusal::Unsupported)),
+            Err(refusal) => return Ok(Err(refusal)),
         }
         self.charge(0, info.len())?;
         self.subscribe_effect(effect)?.presence = Some(info.into());

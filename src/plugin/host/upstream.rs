@@ -1,5 +1,6 @@
 //! `upstream`: messages for the gateway's backends.
 
+use serde_json::json;
 use wasmtime::Result;
 
 use super::wit::types::{Message, Refusal};
@@ -29,8 +30,12 @@ impl State {
         if self.granted_flag(granted, "upstreams", &upstream).is_none() {
             return Ok(Err(Refusal::Denied));
         }
-        if !self.context.node.upstreams.has(&upstream) {
-            return Ok(Err(Refusal::Unsupported));
+        let with = || json!({ "upstream": upstream });
+        let is_there = self.asked("upstream", with, None, |node| Ok(node.upstreams.has(&upstream)));
+        match is_there {
+            Ok(true) => {}
+            Ok(false) => return Ok(Err(Refusal::Unsupported)),
+            Err(refusal) => return Ok(Err(refusal)),
         }
         if tag.as_ref().is_some_and(|tag| tag.len() > TAG) {
             return Ok(Err(Refusal::TooLarge));

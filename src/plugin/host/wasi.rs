@@ -5,18 +5,21 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, async_trait};
 
 use super::Context;
+use super::asked::Answer;
 use crate::plugin::event::Hook;
+use crate::plugin::script::{Heard, Script, nothing};
 use crate::source::{Clock, Random};
 use crate::tap::Note;
 
@@ -25,17 +28,39 @@ const LINE: usize = 8 << 10;
 /// Lines of one call; what comes then is thrown away.
 const LINES: u32 = 100;
 
-/// Which call prints.
+/// Which call prints, and asks for time and randomness.
 #[derive(Default)]
 pub struct Speaker {
     hook: AtomicU8,
     lines: AtomicU32,
+    /// Whether there is a script, so that calls without one take no lock.
+    scripted: AtomicBool,
+    script: Mutex<Option<Arc<Script>>>,
 }
 
 impl Speaker {
-    pub fn begin(&self, hook: Hook) {
+    pub fn begin(&self, hook: Hook, script: Option<&Arc<Script>>) {
         self.hook.store(hook as u8, Ordering::Relaxed);
         self.lines.store(0, Ordering::Relaxed);
+        if script.is_some() || self.scripted.load(Ordering::Relaxed) {
+            *self.script.lock() = script.cloned();
+            self.scripted.store(script.is_some(), Ordering::Relaxed);
+        }
+    }
+
+    /// What the machine says, or the recording; where that says nothing, the guest's own runtime has asked, for which there
+    /// is always an answer.
+    fn asked<T: Answer>(&self, ask: &'static str, with: impl Fn() -> Value, live: impl FnOnce() -> T) -> T {
+        let script = self.scripted.load(Ordering::Relaxed).then(|| self.script.lock().clone()).flatten();
+        let Some(script) = script else { return live() };
+        if let Heard::Recorded(question) = script.ask(ask, &with, true)
+            && let Some(answer) = question.get("is").and_then(T::heard)
+        {
+            return answer;
+        }
+        let answer = live();
+        script.keep(ask, with, || ("is", answer.told()));
+        answer
     }
 }
 
@@ -44,29 +69,35 @@ pub fn context(context: &Arc<Context>, speaker: &Arc<Speaker>) -> WasiCtx {
     let print = |error| Print { context: context.clone(), speaker: speaker.clone(), error, line: Arc::default() };
     wasi.stdout(print(false)).stderr(print(true));
     let (clock, random) = (&context.node.clock, &context.node.random);
-    if clock.is_by_hand() {
-        wasi.wall_clock(Wall(clock.clone())).monotonic_clock(Monotonic(clock.clone()));
-    }
+    wasi.wall_clock(Wall(clock.clone(), speaker.clone())).monotonic_clock(Monotonic(clock.clone(), speaker.clone()));
+    let bytes = || Bytes(random.clone(), speaker.clone());
+    wasi.secure_random(bytes()).insecure_random(bytes());
     if random.is_seeded() {
-        wasi.secure_random(Bytes(random.clone())).insecure_random(Bytes(random.clone()));
         wasi.insecure_random_seed(random.number().unwrap_or_default().into());
     }
     wasi.build()
 }
 
-struct Wall(Clock);
+struct Wall(Clock, Arc<Speaker>);
 
 impl HostWallClock for Wall {
     fn resolution(&self) -> Duration {
-        Duration::from_millis(1)
+        if self.0.is_by_hand() { Duration::from_millis(1) } else { Duration::from_nanos(1) }
     }
 
     fn now(&self) -> Duration {
-        Duration::from_millis(self.0.unix())
+        let now = || {
+            if self.0.is_by_hand() {
+                return Duration::from_millis(self.0.unix());
+            }
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        };
+        let nanos = self.1.asked("wasi.wall-clock", nothing, || u64::try_from(now().as_nanos()).unwrap_or(u64::MAX));
+        Duration::from_nanos(nanos)
     }
 }
 
-struct Monotonic(Clock);
+struct Monotonic(Clock, Arc<Speaker>);
 
 impl HostMonotonicClock for Monotonic {
     fn resolution(&self) -> u64 {
@@ -74,12 +105,12 @@ impl HostMonotonicClock for Monotonic {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.0.monotonic().as_nanos()).unwrap_or(u64::MAX)
+        let now = || u64::try_from(self.0.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        self.1.asked("wasi.monotonic-clock", nothing, now)
     }
 }
 
-/// Bytes of a seed, which never fail.
-struct Bytes(Random);
+struct Bytes(Random, Arc<Speaker>);
 
 impl rand_core::TryRng for Bytes {
     type Error = Infallible;
@@ -97,8 +128,19 @@ impl rand_core::TryRng for Bytes {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        // Only a machine's source fails, and that is not given to WASI.
-        let _ = self.0.fill(bytes);
+        let length = bytes.len();
+        let live = || {
+            let mut bytes = vec![0; length];
+            // Zeros would be secrets that everybody knows. The machine's source fails before it is set up, if ever.
+            while self.0.fill(&mut bytes).is_err() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bytes
+        };
+        let heard = self.1.asked("wasi.random", || json!({ "length": length }), live);
+        for (byte, heard) in bytes.iter_mut().zip(heard) {
+            *byte = heard;
+        }
         Ok(())
     }
 }

@@ -51,12 +51,7 @@ impl IncomingRequest {
     /// Whoever handles a request sees all of it but what the client proves itself with: that takes a grant, as it does in
     /// hooks.
     pub fn new(request: &HttpRequest, granted: &Granted) -> Self {
-        let mut headers = strip(request.headers.clone());
-        for name in [AUTHORIZATION, COOKIE] {
-            if !granted.header(name.as_str()) {
-                headers.remove(name);
-            }
-        }
+        let headers = seen(request, granted);
         Self {
             method: request.method.clone(),
             target: request.target.clone(),
@@ -65,6 +60,17 @@ impl IncomingRequest {
             body: Some(request.body.clone()),
         }
     }
+}
+
+/// The headers of a request that a plugin sees.
+pub fn seen(request: &HttpRequest, granted: &Granted) -> HeaderMap {
+    let mut headers = strip(request.headers.clone());
+    for name in [AUTHORIZATION, COOKIE] {
+        if !granted.header(name.as_str()) {
+            headers.remove(name);
+        }
+    }
+    headers
 }
 
 pub fn wit_method(method: &Method) -> WitMethod {

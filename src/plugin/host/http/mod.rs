@@ -22,7 +22,7 @@ use crate::plugin::wit::http::wasi::http as wit;
 use wit::types::ErrorCode;
 
 pub use fields::Fields;
-pub use incoming::{FutureTrailers, IncomingBody, IncomingRequest, IncomingResponse};
+pub use incoming::{FutureTrailers, IncomingBody, IncomingRequest, IncomingResponse, seen};
 pub use outgoing::{OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam};
 pub use send::{FutureResponse, RequestOptions};
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{HeaderMap, Request, Response, Uri};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -19,6 +21,8 @@ use super::wit::outgoing_handler;
 use super::wit::types::{DnsErrorPayload, ErrorCode, HostFutureIncomingResponse, HostRequestOptions};
 use super::{IncomingResponse, OutgoingRequest, State};
 use crate::client::{Bounds, ClientError};
+use crate::plugin::describe;
+use crate::plugin::script::{Heard, Script};
 
 /// Nanoseconds, where the guest has said so.
 #[derive(Default)]
@@ -35,11 +39,15 @@ pub enum FutureResponse {
     Consumed,
 }
 
-pub struct Task(JoinHandle<Result<Response<Bytes>, ClientError>>);
+pub struct Task {
+    handle: JoinHandle<Result<Response<Bytes>, ClientError>>,
+    /// Where a recording keeps the answer.
+    kept: Option<(Arc<Script>, usize)>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.handle.abort();
     }
 }
 
@@ -53,11 +61,15 @@ impl Pollable for FutureResponse {
 impl FutureResponse {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self::Pending(task) = self else { return Poll::Ready(()) };
-        let Poll::Ready(result) = Pin::new(&mut task.0).poll(context) else { return Poll::Pending };
-        *self = Self::Ready(match result {
+        let Poll::Ready(result) = Pin::new(&mut task.handle).poll(context) else { return Poll::Pending };
+        let result = match result {
             Ok(result) => result.map_err(|error| code(&error)),
             Err(_) => Err(ErrorCode::ConnectionTerminated),
-        });
+        };
+        if let Some((script, place)) = task.kept.take() {
+            script.add(place, "is", told(&result));
+        }
+        *self = Self::Ready(result);
         Poll::Ready(())
     }
 }
@@ -114,17 +126,30 @@ impl State {
         if context.shadow && !request.method.is_safe() {
             return Err(ErrorCode::DestinationUnavailable);
         }
+        let script = self.script().cloned();
+        let with = || {
+            let headers = describe::headers(&request.headers);
+            json!({ "method": request.method.as_str(), "url": uri.to_string(), "headers": headers })
+        };
+        if let Some(script) = script.as_ref().filter(|script| script.is_replaying()) {
+            return replayed(script, with, request.body);
+        }
+        let kept = script.map(|script| (script.keep("http.request", with, || ("is", Value::Null)), script));
         let metrics = &context.node.metrics;
         let Ok(permit) = context.http_requests.clone().try_acquire_owned() else {
             metrics.http_requests.with_label_values(&[&*context.name, "limit"]).inc();
             return Err(ErrorCode::ConnectionLimitReached);
         };
         let OutgoingRequest { method, headers, body, .. } = request;
+        let body_kept = kept.clone();
         let whole = async move {
             let body = match body {
                 Some(body) => body.await.ok()?,
                 None => Bytes::new(),
             };
+            if let Some((place, script)) = body_kept.filter(|_| !body.is_empty()) {
+                script.add(place, "body", describe::message(describe::text_or_binary(&body)));
+            }
             let mut request = Request::new(body);
             *request.method_mut() = method;
             *request.uri_mut() = uri;
@@ -136,7 +161,7 @@ impl State {
         let counters =
             [("answered"), ("failed")].map(|result| metrics.http_requests.with_label_values(&[&*context.name, result]));
         let plugin = context.name.clone();
-        let task = context.node.client.spawn(whole, self.bounds(options), move |result| {
+        let handle = context.node.client.spawn(whole, self.bounds(options), move |result| {
             let [answered, failed] = counters;
             match result {
                 Ok(_) => answered.inc(),
@@ -147,8 +172,75 @@ impl State {
             }
             drop(permit);
         });
-        Ok(FutureResponse::Pending(Task(task)))
+        let kept = kept.map(|(place, script)| (script, place));
+        Ok(FutureResponse::Pending(Task { handle, kept }))
     }
+}
+
+/// The answer that was recorded. Nobody is asked.
+fn replayed(
+    script: &Arc<Script>,
+    with: impl Fn() -> Value,
+    body: Option<oneshot::Receiver<Bytes>>,
+) -> Result<FutureResponse, ErrorCode> {
+    let place = script.done("http.request", &with);
+    if let Some(mut body) = body {
+        // It is finished before the call ends, or never.
+        script.later(place, "body", move || {
+            let body = body.try_recv().ok().filter(|body| !body.is_empty())?;
+            Some(describe::message(describe::text_or_binary(&body)))
+        });
+    }
+    let heard = match script.ask("http.request", &with, false) {
+        Heard::Recorded(question) => question.get("is").and_then(heard),
+        Heard::Live | Heard::Nothing => None,
+    };
+    Ok(FutureResponse::Ready(heard.unwrap_or(Err(ErrorCode::DestinationUnavailable))))
+}
+
+/// An answer as recordings keep it.
+fn told(result: &Result<Response<Bytes>, ErrorCode>) -> Value {
+    match result {
+        Ok(response) => json!({
+            "status": response.status().as_u16(),
+            "headers": describe::headers(response.headers()),
+            "body": describe::message(describe::text_or_binary(response.body())),
+        }),
+        Err(code) => {
+            json!({ "failed": FAILURES.iter().find(|(known, _)| same(known, code)).map_or("unknown", |(_, name)| name) })
+        }
+    }
+}
+
+/// None: it is no such answer.
+fn heard(value: &Value) -> Option<Result<Response<Bytes>, ErrorCode>> {
+    if let Some(failed) = value.get("failed").and_then(Value::as_str) {
+        let known = FAILURES.iter().find(|(_, name)| *name == failed);
+        return Some(Err(known.map_or(ErrorCode::ConnectionTerminated, |(code, _)| code.clone())));
+    }
+    let mut response = Response::new(describe::read_bytes(value.get("body")?)?);
+    *response.status_mut() = u16::try_from(value.get("status")?.as_u64()?).ok()?.try_into().ok()?;
+    *response.headers_mut() = describe::read_headers(value.get("headers")).ok()?;
+    Some(Ok(response))
+}
+
+/// What requests fail with, by the names of recordings.
+const FAILURES: [(ErrorCode, &str); 11] = [
+    (ErrorCode::HttpRequestBodySize(None), "request-body"),
+    (ErrorCode::DnsError(DnsErrorPayload { rcode: None, info_code: None }), "dns"),
+    (ErrorCode::ConnectionRefused, "connection-refused"),
+    (ErrorCode::ConnectionTimeout, "connection-timeout"),
+    (ErrorCode::TlsCertificateError, "tls"),
+    (ErrorCode::HttpResponseTimeout, "response-timeout"),
+    (ErrorCode::ConnectionReadTimeout, "read-timeout"),
+    (ErrorCode::HttpResponseBodySize(None), "response-body"),
+    (ErrorCode::HttpProtocolError, "protocol"),
+    (ErrorCode::ConnectionTerminated, "terminated"),
+    (ErrorCode::DestinationUnavailable, "unavailable"),
+];
+
+fn same(one: &ErrorCode, other: &ErrorCode) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
 impl outgoing_handler::Host for State {

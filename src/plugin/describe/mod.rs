@@ -4,14 +4,19 @@
 //! (a topic, a name, a message); the options follow under their own names, and those that were not asked for are absent.
 //! A message is a string if it is text and `{"base64": …}` if it is binary.
 
+mod read;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Call, Decision, SubscriptionEvent, Verdict};
 use super::effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};
-use crate::message::{Close, Closer, MessageRef, Position};
+use crate::message::{Close, Closer, MessageRef, Position, Publication};
 use crate::upstream::{Reply, ReplyFailure};
+pub use read::{read_bytes, read_call, read_headers, read_position, read_publication};
 
 pub fn message(message: MessageRef<'_>) -> Value {
     match message {
@@ -48,7 +53,9 @@ pub fn call(call: &Call<'_>) -> Value {
         Call::Http { request } => json!({
             "method": request.method.as_str(),
             "target": &*request.target,
-            "body": message(bytes(&request.body)),
+            "authority": &*request.authority,
+            "headers": headers(&request.headers),
+            "body": message(text_or_binary(&request.body)),
         }),
     }
 }
@@ -63,8 +70,34 @@ pub fn answer(answer: &Answer) -> Value {
         Answer::Verdict(Verdict::Next) => "next".into(),
         Answer::Verdict(Verdict::Replace(new)) => json!({ "replace": message(new.as_ref()) }),
         Answer::Verdict(Verdict::Stop) => "stop".into(),
-        Answer::Http(answer) => json!({ "status": answer.status, "body": message(bytes(&answer.body)) }),
+        Answer::Http(answer) => json!({
+            "status": answer.status,
+            "headers": headers(&answer.headers),
+            "body": message(text_or_binary(&answer.body)),
+        }),
     }
+}
+
+/// Headers as pairs, since a name may come more than once and their order may matter.
+pub fn headers(headers: &HeaderMap) -> Value {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| json!([name.as_str(), text(value)])).collect()
+}
+
+/// A publication that a hook is called for or has read.
+pub fn publication(publication: &Publication) -> Value {
+    let Publication { topic, message: content, position: at, time, key, metadata, exclude: _ } = publication;
+    let mut all = Map::new();
+    all.insert("topic".into(), topic.as_str().into());
+    all.insert("message".into(), message(content.as_ref()));
+    put(&mut all, "position", at.map(position));
+    all.insert("time".into(), (*time).into());
+    put(&mut all, "key", key.as_deref());
+    if !metadata.is_empty() {
+        let pairs: Map<_, _> = metadata.iter().map(|(name, value)| (name.to_string(), (**value).into())).collect();
+        all.insert("metadata".into(), pairs.into());
+    }
+    all.into()
 }
 
 /// All that a call or an event has asked for, in the order in which it is applied: what concerns the response of
@@ -74,19 +107,16 @@ pub fn effects(effects: &Effects) -> Vec<Value> {
     let mut all = Vec::with_capacity(list.len() + if_refused.len());
     all.extend(response.subprotocol.as_ref().map(|name| json!({ "select-subprotocol": name })));
     all.extend(response.headers.iter().map(|(name, value)| json!({ "add-header": name, "value": value })));
-    all.extend(
-        response
-            .body
-            .as_ref()
-            .map(|(content_type, body)| json!({ "set-body": message(bytes(body)), "content-type": content_type })),
-    );
+    all.extend(response.body.as_ref().map(
+        |(content_type, body)| json!({ "set-body": message(text_or_binary(body)), "content-type": content_type }),
+    ));
     all.extend(list.iter().map(effect));
     all.extend(if_refused.iter().map(|(text, _)| json!({ "send-if-refused": message(text.as_ref()) })));
     all
 }
 
 /// As text where it is text.
-fn bytes(body: &[u8]) -> MessageRef<'_> {
+pub fn text_or_binary(body: &[u8]) -> MessageRef<'_> {
     std::str::from_utf8(body).map_or(MessageRef::Binary(body), MessageRef::Text)
 }
 
@@ -186,7 +216,7 @@ fn put(all: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>
     }
 }
 
-fn position(position: Position) -> Value {
+pub fn position(position: Position) -> Value {
     json!({ "epoch": position.epoch, "offset": position.offset })
 }
 

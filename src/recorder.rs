@@ -1,0 +1,468 @@
+//! A recording's file: lines that a thread of its own writes, up to a size and for a time.
+//!
+//! Whoever puts a line waits for nothing: what does not fit into the bounded queue is dropped, counted, and marked in the
+//! file where it is missing. A file that cannot be written ends the recording, and nothing else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::message::unix_now;
+use crate::metrics::Metrics;
+
+/// What may wait to be written.
+const QUEUE: usize = 4_096;
+const QUEUE_BYTES: usize = 8 << 20;
+/// Bytes that are kept for the last lines of a file.
+const LAST: u64 = 512;
+/// How often the thread looks whether its time is over.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What is to be recorded where.
+pub struct Plan {
+    pub route: Box<str>,
+    pub file: PathBuf,
+    /// The file's size, at most.
+    pub bytes: u64,
+    pub time: Option<Duration>,
+    /// The first line.
+    pub head: serde_json::Value,
+}
+
+/// A recording under way, or one that has ended.
+pub struct Recorder {
+    queue: SyncSender<Line>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Line {
+    Call(String),
+    Other(String),
+    /// There is something to look at.
+    Wake,
+}
+
+struct Shared {
+    route: Box<str>,
+    file: PathBuf,
+    limit: u64,
+    since: u64,
+    until: Option<(Instant, u64)>,
+    on: AtomicBool,
+    /// Bytes that wait.
+    waiting: AtomicUsize,
+    calls: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+    ended: Mutex<Option<Ended>>,
+    counters: Counters,
+}
+
+struct Counters {
+    on: IntGauge,
+    calls: IntCounter,
+    bytes: IntCounter,
+    dropped: IntCounter,
+    errors: IntCounter,
+}
+
+/// Why a recording is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// The file has the size that it may have.
+    Full,
+    /// Its time is over.
+    Time,
+    /// An operator, or another configuration, has ended it.
+    Stopped,
+    /// The gateway was shut down.
+    Shutdown,
+    /// The file could not be written.
+    Error(String),
+}
+
+/// A recording, for the admin page.
+#[derive(Clone, Debug, Serialize)]
+pub struct RecordStatus {
+    pub file: PathBuf,
+    pub on: bool,
+    /// Unix time in milliseconds.
+    pub since: u64,
+    /// When it ends by itself, whatever its size.
+    pub until: Option<u64>,
+    pub calls: u64,
+    pub dropped: u64,
+    pub bytes: u64,
+    /// The size at which it ends by itself.
+    pub limit: u64,
+    pub ended: Option<Ended>,
+}
+
+impl Ended {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Time => "time",
+            Self::Stopped => "stopped",
+            Self::Shutdown => "shutdown",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
+impl Recorder {
+    /// Makes the file, which nobody else may read, and begins. What was recorded there before is kept as `FILE.old`.
+    pub fn start(plan: Plan, metrics: &Metrics) -> anyhow::Result<Self> {
+        let route = &*plan.route;
+        let errors = metrics.recording_errors.with_label_values(&[route]);
+        let made = create(&plan.file).with_context(|| format!("{} cannot be written", plan.file.display()));
+        let file = made.inspect_err(|_| errors.inc())?;
+        let now = unix_now();
+        let counters = Counters {
+            on: metrics.recordings.with_label_values(&[route]),
+            calls: metrics.recorded_calls.with_label_values(&[route]),
+            bytes: metrics.recording_bytes.with_label_values(&[route]),
+            dropped: metrics.recording_dropped.with_label_values(&[route]),
+            errors,
+        };
+        let until = plan.time.and_then(|time| Some((Instant::now().checked_add(time)?, now + millis(time))));
+        let shared = Arc::new(Shared {
+            route: plan.route,
+            file: plan.file,
+            limit: plan.bytes,
+            since: now,
+            until,
+            on: AtomicBool::new(true),
+            waiting: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            ended: Mutex::default(),
+            counters,
+        });
+        let (queue, lines) = sync_channel(QUEUE);
+        let writer = Writer { shared: shared.clone(), file: BufWriter::new(file), dropped: 0 };
+        let head = plan.head.to_string();
+        let work = move || writer.work(&head, &lines);
+        let thread = std::thread::Builder::new().name("tidegate-record".to_owned()).spawn(work);
+        let thread = thread.context("no thread for a recording").inspect_err(|_| shared.counters.errors.inc())?;
+        shared.counters.on.set(1);
+        Ok(Self { queue, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.shared.on.load(Ordering::Relaxed)
+    }
+
+    /// Takes a call's line, if there is room for it.
+    pub fn call(&self, line: String) {
+        if self.is_on() && !self.put(line, Line::Call) {
+            self.missed();
+        }
+    }
+
+    /// Takes another line, if there is room for it.
+    pub fn other(&self, line: String) -> bool {
+        self.put(line, Line::Other)
+    }
+
+    /// A call has no line here.
+    pub fn missed(&self) {
+        self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.dropped.inc();
+    }
+
+    fn put(&self, line: String, kind: impl FnOnce(String) -> Line) -> bool {
+        let (waiting, bytes) = (&self.shared.waiting, line.len());
+        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= QUEUE_BYTES && self.queue.try_send(kind(line)).is_ok()
+        {
+            return true;
+        }
+        waiting.fetch_sub(bytes, Ordering::Relaxed);
+        false
+    }
+
+    /// Ends the recording: what waits is written, and nothing more is taken.
+    pub fn stop(&self, why: Ended) {
+        self.shared.end(why);
+        // A thread that has much to write looks at the end of it.
+        let _ = self.queue.try_send(Line::Wake);
+    }
+
+    /// The same, and waits for the file to be whole.
+    pub fn finish(&self, why: Ended) {
+        self.stop(why);
+        if let Some(thread) = self.thread.lock().take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+
+    pub fn status(&self) -> RecordStatus {
+        let shared = &self.shared;
+        RecordStatus {
+            file: shared.file.clone(),
+            on: self.is_on(),
+            since: shared.since,
+            until: shared.until.map(|(_, at)| at),
+            calls: shared.calls.load(Ordering::Relaxed),
+            dropped: shared.dropped.load(Ordering::Relaxed),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            limit: shared.limit,
+            ended: shared.ended.lock().clone(),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop(Ended::Stopped);
+    }
+}
+
+impl Shared {
+    /// The first reason counts.
+    fn end(&self, why: Ended) {
+        let mut ended = self.ended.lock();
+        if ended.is_none() {
+            *ended = Some(why);
+            self.on.store(false, Ordering::Relaxed);
+            self.counters.on.set(0);
+        }
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    file: BufWriter<File>,
+    /// How many of the dropped calls the file tells of.
+    dropped: u64,
+}
+
+impl Writer {
+    fn work(mut self, head: &str, lines: &Receiver<Line>) {
+        let (route, file) = (self.shared.route.clone(), self.shared.file.display().to_string());
+        tracing::info!(route = &*route, file, "recording: the route's plugin calls are written to this file");
+        if let Err(error) = self.write_all(head, lines) {
+            self.shared.end(Ended::Error(error.to_string()));
+            self.shared.counters.errors.inc();
+            tracing::error!(route = &*route, file, %error, "the recording has ended: its file cannot be written");
+            return;
+        }
+        let status = (self.shared.calls.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed));
+        let why = self.shared.ended.lock().as_ref().map_or("", Ended::name);
+        tracing::info!(route = &*route, file, calls = status.0, dropped = status.1, why, "the recording has ended");
+    }
+
+    fn write_all(&mut self, head: &str, lines: &Receiver<Line>) -> io::Result<()> {
+        self.put(head)?;
+        loop {
+            let line = match lines.try_recv() {
+                Ok(line) => Ok(line),
+                Err(_) => {
+                    // Nothing waits: whoever reads the file is to find what happened.
+                    self.file.flush()?;
+                    if !self.shared.on.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    lines.recv_timeout(LOOK)
+                }
+            };
+            match line {
+                Ok(Line::Call(line)) => self.take(&line, true)?,
+                Ok(Line::Other(line)) => self.take(&line, false)?,
+                Ok(Line::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.shared.end(Ended::Stopped),
+            }
+            if self.shared.until.is_some_and(|(until, _)| Instant::now() >= until) {
+                self.shared.end(Ended::Time);
+            }
+        }
+        self.tell_dropped()?;
+        let (calls, dropped) = (&self.shared.calls, &self.shared.dropped);
+        let why = self.shared.ended.lock().clone();
+        let end = json!({ "end": {
+            "at": unix_now(),
+            "why": why,
+            "calls": calls.load(Ordering::Relaxed),
+            "dropped": dropped.load(Ordering::Relaxed),
+        } });
+        self.put(&end.to_string())?;
+        self.file.flush()
+    }
+
+    fn take(&mut self, line: &str, is_call: bool) -> io::Result<()> {
+        self.shared.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+        if matches!(*self.shared.ended.lock(), Some(Ended::Full)) {
+            return Ok(());
+        }
+        self.tell_dropped()?;
+        if self.shared.bytes.load(Ordering::Relaxed) + line.len() as u64 + LAST > self.shared.limit {
+            self.shared.end(Ended::Full);
+            return Ok(());
+        }
+        self.put(line)?;
+        if is_call {
+            self.shared.calls.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.calls.inc();
+        }
+        Ok(())
+    }
+
+    /// Says where calls are missing.
+    fn tell_dropped(&mut self) -> io::Result<()> {
+        let dropped = self.shared.dropped.load(Ordering::Relaxed);
+        let new = dropped - self.dropped;
+        self.dropped = dropped;
+        if new > 0 { self.put(&json!({ "dropped": { "calls": new } }).to_string()) } else { Ok(()) }
+    }
+
+    fn put(&mut self, line: &str) -> io::Result<()> {
+        self.file.write_all(line.as_bytes())?;
+        self.file.write_all(b"\n")?;
+        let bytes = line.len() as u64 + 1;
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.counters.bytes.inc_by(bytes);
+        Ok(())
+    }
+}
+
+fn create(file: &Path) -> io::Result<File> {
+    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    match fs::rename(file, old(file)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // New in any case: what another has put there is neither followed nor shared.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
+}
+
+fn old(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn start(directory: &Path, bytes: u64) -> (Recorder, Metrics) {
+        let metrics = Metrics::new();
+        let file = directory.join("new/chat.jsonl");
+        let plan = Plan { route: "chat".into(), file, bytes, time: None, head: json!({ "head": 1 }) };
+        (Recorder::start(plan, &metrics).unwrap(), metrics)
+    }
+
+    fn lines(directory: &Path, name: &str) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(directory.join("new").join(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_whole_private_and_keeps_the_one_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..3 {
+            let (recorder, metrics) = start(directory.path(), 1 << 20);
+            recorder.other(json!({ "generation": round }).to_string());
+            recorder.call(json!({ "call": round }).to_string());
+            recorder.finish(Ended::Stopped);
+            recorder.call(json!({ "call": "late" }).to_string());
+            let found = lines(directory.path(), "chat.jsonl");
+            assert_eq!(found[..3], [json!({ "head": 1 }), json!({ "generation": round }), json!({ "call": round })]);
+            assert_eq!(found[3]["end"]["why"], "stopped");
+            assert_eq!((found.len(), found[3]["end"]["calls"].clone()), (4, json!(1)));
+            assert_eq!(recorder.status().bytes, metrics.recording_bytes.with_label_values(&["chat"]).get());
+        }
+        assert_eq!(lines(directory.path(), "chat.jsonl.old")[2], json!({ "call": 1 }));
+        let mode = |path: &str| fs::metadata(directory.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("new"), mode("new/chat.jsonl")), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_full_file_ends_with_the_reason_within_its_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, metrics) = start(directory.path(), 4_096);
+        while recorder.is_on() {
+            recorder.call(json!({ "call": "x".repeat(100) }).to_string());
+        }
+        recorder.finish(Ended::Stopped);
+        let found = lines(directory.path(), "chat.jsonl");
+        let end = &found.last().unwrap()["end"];
+        assert_eq!(end["why"], "full");
+        assert!(fs::metadata(directory.path().join("new/chat.jsonl")).unwrap().len() <= 4_096);
+        let recorded = metrics.recorded_calls.with_label_values(&["chat"]).get();
+        assert!(recorded > 20 && end["calls"] == recorded, "{end}");
+        assert_eq!(metrics.recordings.with_label_values(&["chat"]).get(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_marked() {
+        let directory = tempfile::tempdir().unwrap();
+        let (recorder, metrics) = start(directory.path(), 1 << 30);
+        // One line alone is more than may wait.
+        recorder.call("x".repeat(QUEUE_BYTES + 1));
+        recorder.call(json!({ "call": 2 }).to_string());
+        recorder.finish(Ended::Shutdown);
+        let found = lines(directory.path(), "chat.jsonl");
+        assert_eq!(found[1..3], [json!({ "dropped": { "calls": 1 } }), json!({ "call": 2 })]);
+        assert_eq!(found[3]["end"]["dropped"], 1);
+        assert_eq!(metrics.recording_dropped.with_label_values(&["chat"]).get(), 1);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_an_error_with_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("new"), "a file, no directory").unwrap();
+        let metrics = Metrics::new();
+        let plan = Plan {
+            route: "chat".into(),
+            file: directory.path().join("new/chat.jsonl"),
+            bytes: 1,
+            time: None,
+            head: json!({}),
+        };
+        let error = format!("{:#}", Recorder::start(plan, &metrics).err().unwrap());
+        assert!(error.contains("new/chat.jsonl cannot be written: "), "{error}");
+        assert_eq!(metrics.recording_errors.with_label_values(&["chat"]).get(), 1);
+    }
+
+    #[test]
+    fn time_ends_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            route: "chat".into(),
+            file: directory.path().join("new/chat.jsonl"),
+            bytes: 1 << 20,
+            time: Some(Duration::ZERO),
+            head: json!({}),
+        };
+        let recorder = Recorder::start(plan, &Metrics::new()).unwrap();
+        recorder.call(json!({ "call": 1 }).to_string());
+        recorder.thread.lock().take().unwrap().join().unwrap();
+        assert_eq!(lines(directory.path(), "chat.jsonl").last().unwrap()["end"]["why"], "time");
+        assert_eq!(recorder.status().ended, Some(Ended::Time));
+    }
+}
