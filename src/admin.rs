@@ -48,17 +48,23 @@ impl Admin {
             let none = || answer(StatusCode::NOT_FOUND, PLAIN, format!("there is no plugin {name} with a shadow\n"));
             return Ok(self.catalog.shadow(name).map_or_else(none, |page| json(&page)));
         }
+        if path == "/nodes" {
+            return Ok(self.nodes().await);
+        }
         Ok(match path {
             "/" => answer(
                 StatusCode::OK,
                 PLAIN,
-                "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n/recordings\n".to_owned(),
+                "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n/nodes\n/recordings\n".to_owned(),
             ),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
             "/ready" if self.drain.is_draining() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "draining\n".to_owned())
             }
-            "/ready" => answer(StatusCode::OK, PLAIN, "ready\n".to_owned()),
+            "/ready" => match self.node.redis.as_ref().and_then(|redis| redis.trouble()) {
+                None => answer(StatusCode::OK, PLAIN, "ready\n".to_owned()),
+                Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("degraded: Redis: {why}\n")),
+            },
             "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.node.metrics.text()),
             "/plugins" => json(&self.catalog.status()),
             "/recordings" => json(&self.catalog.recordings()),
@@ -79,6 +85,15 @@ impl Admin {
 }
 
 impl Admin {
+    /// The nodes that share a Redis; none where this one stands alone.
+    async fn nodes(&self) -> Response<Body> {
+        let Some(redis) = &self.node.redis else { return json(&serde_json::json!([])) };
+        match redis.nodes().await {
+            Ok(nodes) => json(&nodes),
+            Err(fault) => answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not known now: {fault}\n")),
+        }
+    }
+
     /// `record?for=10m&bytes=32MiB` and `record/stop` of a route.
     fn record(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
         if let Some(refused) = from_a_page(request) {

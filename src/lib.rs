@@ -27,6 +27,7 @@ mod plugin;
 mod presence;
 mod rate;
 mod recorder;
+mod redis;
 #[cfg(test)]
 mod reference;
 mod registry;
@@ -52,17 +53,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::admin::Admin;
-use crate::apply::Applier;
+use crate::apply::{Applier, NodeIntake};
+use crate::broker::{Broker, MemoryBroker, RedisBroker};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::Http;
 use crate::hub::Hub;
+use crate::kv::{Kv, MemoryKv, RedisKv};
 use crate::listener::Listener;
 use crate::message::{Close, Closer};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outbox::Request;
 use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
+use crate::redis::{NodeStatus, Redis};
 use crate::reload::Reload;
 use crate::route::TopicRules;
 use crate::source::{Clock, Random};
@@ -117,16 +121,36 @@ pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
     plugin::inspect(&engine, &bytes, node).await.with_context(cannot)
 }
 
-/// The node's state, empty.
+/// The state of a node that stands alone, empty.
 fn node(config: &Config, clock: Clock, random: Random, tap: Option<Arc<dyn Tap>>) -> anyhow::Result<Arc<Node>> {
+    node_on(config, None, clock, random, tap)
+}
+
+/// The node's state, empty. Other nodes share what is in Redis, if there is one; nothing is connected yet.
+fn node_on(
+    config: &Config,
+    redis: Option<&config::RedisConfig>,
+    clock: Clock,
+    random: Random,
+    tap: Option<Arc<dyn Tap>>,
+) -> anyhow::Result<Arc<Node>> {
     let metrics = Arc::new(Metrics::new());
     let client = client::Client::new(tokio::runtime::Handle::current());
-    let broker = broker::MemoryBroker::new(config.history_memory.0, clock.clone(), random.clone());
+    let id = random.number().context("no randomness for the node's id")?;
+    let redis = redis.map(|redis| Redis::new(redis.clone(), id, metrics.clone(), random.clone())).transpose()?;
+    let broker = match &redis {
+        Some(redis) => Broker::Redis(Arc::new(RedisBroker::new(redis.clone(), random.clone()))),
+        None => Broker::Memory(MemoryBroker::new(config.history_memory.0, clock.clone(), random.clone())),
+    };
     Ok(Arc::new(Node {
         hub: Arc::new(Hub::new(broker, metrics.clone())),
         presence: presence::Presence::default(),
-        kv: kv::Kv::new(config.kv_memory.0, clock.clone()),
-        registry: registry::Registry::new(random.number().context("no randomness for the node's id")?),
+        kv: match &redis {
+            Some(redis) => Kv::Redis(RedisKv::new(redis.clone())),
+            None => Kv::Memory(MemoryKv::new(config.kv_memory.0, clock.clone())),
+        },
+        registry: registry::Registry::new(id, redis.clone()),
+        redis,
         rules: TopicRules::new(&config.topics),
         upstreams: upstream::Upstreams::new(&config.upstreams, client.clone(), metrics.clone()),
         client,
@@ -141,7 +165,7 @@ fn node(config: &Config, clock: Clock, random: Random, tap: Option<Arc<dyn Tap>>
 type Assembled = (Config, Arc<Node>, Arc<Catalog>, Prepared);
 
 async fn prepare(config: Config) -> anyhow::Result<Assembled> {
-    let node = node(&config, Clock::default(), Random::default(), None)?;
+    let node = node_on(&config, config.redis.as_ref(), Clock::default(), Random::default(), None)?;
     assemble(config, node).await
 }
 
@@ -203,6 +227,10 @@ impl Gateway {
             }
         });
         let node = reload.applier.node.clone();
+        let link = node.redis.as_ref().map(|redis| {
+            redis.run(Arc::new(NodeIntake::new(reload.applier.clone())), says(node.clone(), public.address().ok()))
+        });
+        let queue = link.is_some().then(|| tokio::spawn(node.hub.clone().keep_queue()));
         let pages = Arc::new(Admin {
             node: node.clone(),
             catalog: reload.catalog.clone(),
@@ -260,6 +288,17 @@ impl Gateway {
                 tracing::warn!(sessions = drain.guests(), "not drained: the sessions that are left are broken off")
             }
         }
+        if node.hub.queued() > 0 {
+            tracing::error!(
+                publications = node.hub.queued(),
+                "these still wait for Redis, and are lost with this process"
+            );
+        }
+        queue.inspect(tokio::task::JoinHandle::abort);
+        if let Some(redis) = &node.redis {
+            redis.leave().await;
+        }
+        drop(link);
         sweeper.abort();
         admin.abort();
         asking.abort();
@@ -273,6 +312,20 @@ impl Gateway {
         };
         tokio::task::spawn_blocking(end).await.context("the watcher has failed")
     }
+}
+
+/// What other nodes are told of this one.
+fn says(node: Arc<Node>, listen: Option<SocketAddr>) -> Arc<dyn Fn() -> NodeStatus + Send + Sync> {
+    let started = node.clock.unix();
+    Arc::new(move || NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
+        started,
+        sessions: node.registry.len() as u64,
+        topics: node.metrics.topics.get().max(0) as u64,
+        subscriptions: node.metrics.subscriptions.get().max(0) as u64,
+        cpu_seconds: rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec.max(0) as u64,
+    })
 }
 
 /// Publications first, then goodbyes, spread over half of the time so that the clients do not all come back at once.

@@ -40,6 +40,15 @@ impl From<&str> for Text {
     }
 }
 
+impl TryFrom<Bytes> for Text {
+    type Error = simdutf8::basic::Utf8Error;
+
+    fn try_from(bytes: Bytes) -> Result<Self, Self::Error> {
+        simdutf8::basic::from_utf8(&bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
 impl Message {
     /// The payload's length in bytes.
     #[allow(clippy::len_without_is_empty, reason = "an empty message is a message")]

@@ -12,6 +12,8 @@ pub use own::{Measured, Own};
 
 /// Bounds of the plugin call histogram, in seconds: from a small guest's call to a full CPU budget.
 const CALL_BUCKETS: &[f64] = &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+/// Bounds of what goes to Redis, in seconds: from a round trip on one machine to a timeout.
+const REDIS_BUCKETS: &[f64] = &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 1.0, 5.0];
 /// One call in so many is timed: a look at the clock on each would cost a tenth of a small call.
 pub const CALL_SAMPLE: u32 = 64;
 
@@ -63,6 +65,17 @@ pub struct Metrics {
     pub recording_errors: IntCounterVec,
     pub upstream_requests: IntCounterVec,
     pub upstream_waiting: IntGaugeVec,
+    pub redis_up: IntGauge,
+    pub redis_lag: Histogram,
+    pub redis_publish_seconds: Histogram,
+    pub redis_pending: IntGauge,
+    pub redis_queued: IntGauge,
+    pub redis_timeouts: IntCounter,
+    pub redis_reconnects: IntCounterVec,
+    pub redis_filled: IntCounter,
+    pub redis_gaps: IntCounter,
+    pub redis_repeated: IntCounter,
+    pub redis_unreadable: IntCounter,
     /// What plugins count for themselves.
     pub own: Own,
 }
@@ -89,6 +102,13 @@ impl Maker {
         let counter = made(IntCounter::new(format!("tidegate_{name}"), help));
         self.register(&counter, "counter", &[]);
         counter
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(format!("tidegate_{name}"), help).buckets(buckets.to_vec());
+        let histogram = made(Histogram::with_opts(options));
+        self.register(&histogram, "histogram", &[]);
+        histogram
     }
 
     fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
@@ -278,6 +298,44 @@ impl Metrics {
                 "upstream_waiting",
                 "Messages that wait for an upstream or for its answer.",
                 &["upstream"],
+            ),
+            redis_up: make.gauge(
+                "redis_up",
+                "1 while what this node publishes to Redis comes back to it.",
+            ),
+            redis_lag: make.histogram(
+                "redis_lag_seconds",
+                "Time from the publication of a probe to its arrival at the same node, by way of Redis.",
+                REDIS_BUCKETS,
+            ),
+            redis_publish_seconds: make.histogram(
+                "redis_publish_seconds",
+                "Time until Redis has answered a publication, or not.",
+                REDIS_BUCKETS,
+            ),
+            redis_pending: make.gauge("redis_pending", "Publications on their way to Redis."),
+            redis_queued: make.gauge("redis_queued", "Publications that wait for Redis to come back."),
+            redis_timeouts: make.counter("redis_timeouts_total", "Commands that Redis has not answered in time."),
+            redis_reconnects: make.counters(
+                "redis_reconnects_total",
+                "Connections to Redis that ended, by what for: commands, subscriptions.",
+                &["connection"],
+            ),
+            redis_filled: make.counter(
+                "redis_filled_total",
+                "Publications that were missed and then read from the history, before any later one.",
+            ),
+            redis_gaps: make.counter(
+                "redis_gaps_total",
+                "Times that a topic's subscribers on this node were told of a gap.",
+            ),
+            redis_repeated: make.counter(
+                "redis_repeated_total",
+                "Publications that arrived a second time and were not delivered again.",
+            ),
+            redis_unreadable: make.counter(
+                "redis_unreadable_total",
+                "Publications from Redis that could not be read.",
             ),
             own: Own::new(make.counters(
                 "plugin_series_dropped_total",

@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::kv::Kv;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::redis::Redis;
 use crate::registry::Registry;
 use crate::route::TopicRules;
 use crate::source::{Clock, Random};
@@ -19,6 +20,8 @@ pub struct Node {
     pub presence: Presence,
     pub kv: Kv,
     pub registry: Registry,
+    /// What other nodes share with this one.
+    pub redis: Option<Arc<Redis>>,
     pub rules: TopicRules,
     pub upstreams: Upstreams,
     /// Requests of plugins to other servers.

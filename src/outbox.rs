@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::config::Overflow;
-use crate::message::{Close, Closer, Message, Publication, SessionId, TopicName};
+use crate::message::{Close, Closer, Message, Position, Publication, SessionId, TopicName};
 use crate::upstream::Reply;
 
 /// What became of a write.
@@ -38,6 +38,8 @@ pub enum Request {
     RouteGone,
     Subscribe(TopicName),
     Unsubscribe(TopicName),
+    /// Something was lost on a topic, which stands here now. Deliveries wait until the session has dealt with it.
+    Gap(TopicName, Option<Position>),
     /// An upstream's answer, for this plugin and under this tag.
     Reply(Arc<str>, Box<str>, Reply),
 }
@@ -92,6 +94,8 @@ struct Queue {
     bytes: usize,
     /// Deliveries wait here until the event that subscribed has written its own messages.
     held: Option<Vec<Waiting>>,
+    /// How many want that.
+    holds: u32,
 }
 
 struct Waiting {
@@ -253,14 +257,41 @@ impl Outbox {
 
     /// From now on deliveries wait, until `release`.
     pub fn hold(&self) {
+        self.state.lock().hold();
+    }
+
+    /// Tells the session of a gap on a topic. Deliveries wait until it has dealt with that, and `release`d.
+    pub fn tell_gap(&self, topic: &TopicName, position: Option<Position>) {
         let mut state = self.state.lock();
-        state.queue.get_or_insert_default().held.get_or_insert_default();
+        if state.over {
+            return;
+        }
+        for request in &mut state.requests {
+            if let Request::Gap(known, at) = request
+                && known == topic
+            {
+                *at = position;
+                return;
+            }
+        }
+        state.hold();
+        if state.requests.len() >= REQUESTS + REPLIES {
+            let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
+            state.requests.insert(0, Request::Close(close, Closer::Gateway));
+        } else {
+            state.requests.push(Request::Gap(topic.clone(), position));
+        }
+        state.wake();
     }
 
     /// The event that subscribed has written its messages: deliveries follow them.
     pub fn release(&self) {
         let mut state = self.state.lock();
         let Some(queue) = &mut state.queue else { return };
+        queue.holds = queue.holds.saturating_sub(1);
+        if queue.holds > 0 {
+            return;
+        }
         queue.waiting.extend(queue.held.take().into_iter().flatten());
         if queue.waiting.is_empty() {
             state.queue = None;
@@ -400,6 +431,12 @@ fn too_slow() -> Close {
 }
 
 impl State {
+    fn hold(&mut self) {
+        let queue = self.queue.get_or_insert_default();
+        queue.holds += 1;
+        queue.held.get_or_insert_default();
+    }
+
     fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::message::SessionId;
 use crate::outbox::Outbox;
+use crate::redis::Redis;
 
 const SHARDS: usize = 32;
 
@@ -22,18 +23,26 @@ pub struct Registry {
     sessions: Box<[SessionShard]>,
     users: Box<[UserShard]>,
     hasher: RandomState,
+    /// Where what is sent to a user on other nodes comes from.
+    redis: Option<Arc<Redis>>,
 }
 
 impl Registry {
     /// `node` tells this node's sessions from those of others.
-    pub fn new(node: u64) -> Self {
+    pub fn new(node: u64, redis: Option<Arc<Redis>>) -> Self {
         Self {
             node,
             next: AtomicU64::new(1),
             sessions: (0..SHARDS).map(|_| Mutex::default()).collect(),
             users: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            redis,
         }
+    }
+
+    /// What tells this node from the others.
+    pub fn node(&self) -> u64 {
+        self.node
     }
 
     /// An id that no session had before. Numbers are never 0.
@@ -44,7 +53,7 @@ impl Registry {
     pub fn add(&self, outbox: &Arc<Outbox>, user: Option<&Arc<str>>) {
         self.sessions[outbox.id.number as usize % SHARDS].lock().insert(outbox.id.number, outbox.clone());
         if let Some(user) = user {
-            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
+            self.remember_user(outbox, user);
         }
     }
 
@@ -61,7 +70,7 @@ impl Registry {
             self.forget_user(outbox.id, user);
         }
         if let Some(user) = to {
-            self.users(user).lock().entry(user.clone()).or_default().push(outbox.clone());
+            self.remember_user(outbox, user);
         }
     }
 
@@ -90,11 +99,24 @@ impl Registry {
         &self.users[self.hasher.hash_one(user) as usize % SHARDS]
     }
 
+    fn remember_user(&self, outbox: &Arc<Outbox>, user: &Arc<str>) {
+        let mut users = self.users(user).lock();
+        let sessions = users.entry(user.clone()).or_default();
+        // Under the lock, so that the last one's end does not come in between.
+        if let (true, Some(redis)) = (sessions.is_empty(), &self.redis) {
+            redis.want(&redis.keys.user_channel(user));
+        }
+        sessions.push(outbox.clone());
+    }
+
     fn forget_user(&self, session: SessionId, user: &Arc<str>) {
         let mut users = self.users(user).lock();
         if let Some(sessions) = users.get_mut(user) {
             sessions.retain(|outbox| outbox.id != session);
             if sessions.is_empty() {
+                if let Some(redis) = &self.redis {
+                    redis.unwant(&redis.keys.user_channel(user));
+                }
                 users.remove(user);
             }
         }

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
-use crate::config::{FailedEvent, HttpConfig, Overflow, RefusedEffect, RouteConfig, TopicConfig};
+use crate::config::{FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig};
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
 use crate::metrics::Metrics;
@@ -44,6 +44,7 @@ pub struct Rules {
     pub overflow: Overflow,
     pub refused_effect: RefusedEffect,
     pub failed_event: FailedEvent,
+    pub redis_gone: RedisGone,
     pub heartbeat: Heartbeat,
     /// A client's message, in bytes.
     pub message_limit: usize,
@@ -83,6 +84,7 @@ impl Rules {
             overflow: config.slow_consumer,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,
+            redis_gone: config.redis_gone,
             heartbeat: Heartbeat { interval: config.heartbeat.interval.0, timeout: config.heartbeat.timeout.0 },
             message_limit: limits.message.0,
             rate: limits.rate.map(|rate| Rate { per_second: rate, burst: limits.burst.unwrap_or(rate) }),

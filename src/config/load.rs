@@ -96,8 +96,12 @@ impl Config {
             config.plugins.values().flat_map(|plugin| reload::secret_files(&plugin.config, base)).collect();
         let headers = config.upstreams.iter().flat_map(|upstream| reload::secret_files(&upstream.headers, base));
         config.origin.secrets.extend(headers.collect::<Vec<_>>());
+        let password = config.redis.as_ref().and_then(|redis| redis.password.as_ref());
+        let password = password.map(|password| toml::Table::from_iter([(String::new(), password.value().clone())]));
+        config.origin.secrets.extend(password.iter().flat_map(|table| reload::secret_files(table, base)));
         let checked = config.resolve(&source, base);
         let checked = checked.and_then(|()| config.check(&source)).and_then(|()| config.check_upstreams(&source));
+        let checked = checked.and_then(|()| config.check_redis(&source));
         checked.map_err(|error| ConfigError { inputs: config.inputs(), ..error })?;
         config.origin.text = text.to_owned();
         Ok(config)
@@ -116,6 +120,7 @@ impl Config {
                 plugin.config = table;
             }
         }
+        self.resolve_redis(source, base)?;
         for upstream in &mut self.upstreams {
             let at = format!("upstream {}: headers", upstream.name.get_ref());
             let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at, &mut Vec::new());
@@ -139,7 +144,12 @@ impl Config {
 }
 
 /// Replaces `{ env = "NAME" }` and `{ file = "PATH" }` by what they name, which `found` keeps too.
-fn resolve_secrets(value: &mut Value, base: &Path, at: &str, found: &mut Vec<String>) -> Result<Value, String> {
+pub(super) fn resolve_secrets(
+    value: &mut Value,
+    base: &Path,
+    at: &str,
+    found: &mut Vec<String>,
+) -> Result<Value, String> {
     match value {
         Value::Table(table) => {
             if let (1, Some((key, Value::String(name)))) = (table.len(), table.iter().next()) {
@@ -242,6 +252,13 @@ mod tests {
                 &format!("{CHAT}[plugin.chat.config]\nkey = {{ env = \"TIDEGATE_NOT_SET\" }}"),
                 "plugin.chat.config.key: the environment variable TIDEGATE_NOT_SET is not set",
             ),
+            (&format!("{CHAT}[redis]\n"), "tidegate.toml:5:1: redis.url is missing"),
+            (
+                &format!("{CHAT}[redis]\nurl = \"http://u:hush@h\""),
+                "redis.url: \"http://h\" is not an address: write redis://HOST:PORT/DATABASE",
+            ),
+            (&format!("{CHAT}[redis]\nurl = \"redis://h\"\nprefix = \"a{{b\""), "redis.prefix is 1 to 64 letters"),
+            (&format!("{CHAT}redis_gone = \"local\""), "route `chat` says what to do without Redis"),
             (&format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"nowhere\""), "there is no directory DIR/nowhere"),
         ];
         for (text, expected) in cases {
@@ -262,6 +279,16 @@ mod tests {
         assert_eq!(json["table"]["a"], 1);
         assert_eq!(config.plugins["chat"].secrets.len(), 2);
         assert!(config.plugins["chat"].secrets.contains(&"hush".to_owned()), "what is not to be shown is known");
+    }
+
+    #[test]
+    fn the_password_of_redis_is_a_secret() {
+        let table = "[redis]\nurl = [\"redis://ann:pass@h:1\", \"redis://h:2\"]\npassword = { file = \"secret.txt\" }";
+        let config = load(&format!("{CHAT}{table}")).unwrap();
+        let redis = config.redis.unwrap();
+        assert_eq!(redis.password.as_ref().unwrap().text(), "hush");
+        let shown = format!("{redis:?}");
+        assert!(shown.contains("redis://h:1") && !shown.contains("pass@") && !shown.contains("hush"), "{shown}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod hosts;
 mod load;
 mod plugin;
 mod record;
+mod redis;
 mod reload;
 mod units;
 
@@ -23,6 +24,7 @@ pub use plugin::{
     BreakerConfig, CanaryConfig, CanaryStep, Grants, PluginConfig, PluginLimits, RollbackConfig, ShadowConfig,
 };
 pub use record::{RecordConfig, RedactConfig, Redaction};
+pub use redis::{RedisConfig, without_password};
 pub use reload::{Attempt, ConfigStatus};
 pub use units::{Size, Span};
 
@@ -69,6 +71,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Static files. Routes come first.
     pub files: Vec<FilesConfig>,
+    /// What several nodes share. Absent: this node stands alone.
+    pub redis: Option<RedisConfig>,
     /// Settings of plugins, by name.
     #[serde(rename = "plugin")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, PluginConfig>"))]
@@ -97,6 +101,7 @@ impl Default for Config {
             routes: Vec::new(),
             upstreams: Vec::new(),
             files: Vec::new(),
+            redis: None,
             plugins: BTreeMap::new(),
             origin: reload::Origin::default(),
         }
@@ -180,6 +185,9 @@ pub struct RouteConfig {
     /// What happens when a plugin fails in a client's message or timer: nothing of it is applied in either case.
     #[serde(default)]
     pub failed_event: FailedEvent,
+    /// What happens to publications of the route's sessions while Redis cannot be reached.
+    #[serde(default)]
+    pub redis_gone: RedisGone,
     /// How silent clients are found out.
     #[serde(default)]
     pub heartbeat: HeartbeatConfig,
@@ -264,6 +272,20 @@ pub enum FailedEvent {
     Ignore,
     /// Close the session with 1011, so that the client knows.
     Close,
+}
+
+/// What happens to publications while Redis cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RedisGone {
+    /// The effect is refused, so nobody is told that it was done.
+    #[default]
+    Refuse,
+    /// Deliver to the subscribers on this node, without a position; the history and other nodes do not get it.
+    Local,
+    /// Keep it until Redis is back, `[redis] queue` of them at most, and refuse what comes then.
+    Queue,
 }
 
 /// How silent clients are found out.

@@ -61,7 +61,10 @@ impl Config {
 
     /// Whether another reading says the same, secrets included.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        self.origin.text == other.origin.text && self.plugins == other.plugins && self.upstreams == other.upstreams
+        self.origin.text == other.origin.text
+            && self.plugins == other.plugins
+            && self.upstreams == other.upstreams
+            && self.redis == other.redis
     }
 
     /// The keys in which `new` differs and that only a restart can change.
@@ -76,6 +79,7 @@ impl Config {
             ("drain_timeout", self.drain_timeout != new.drain_timeout),
             ("kv_memory", self.kv_memory != new.kv_memory),
             ("history_memory", self.history_memory != new.history_memory),
+            ("redis", self.redis != new.redis),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

@@ -241,12 +241,16 @@ impl Boundary {
                         metadata: publish.metadata.clone(),
                     };
                     // Refused where there is no room: an answer as well.
-                    let _ = self.runtime.block_on(self.applier.publish(publish, Patience::Waits));
+                    let _ = self.runtime.block_on(self.applier.publish(publish, Patience::Waits, Default::default()));
                 }
-                Effect::ToUser(user, remote) => drop(self.applier.to_user(user, remote)),
-                Effect::ToSession(session, remote) => drop(self.applier.to_session(*session, remote)),
+                Effect::ToUser(user, remote) => {
+                    let _ = self.runtime.block_on(self.applier.to_user(user, remote, Default::default()));
+                }
+                Effect::ToSession(session, remote) => {
+                    let _ = self.runtime.block_on(self.applier.to_session(*session, remote, Default::default()));
+                }
                 Effect::Subscribe(subscribe) => {
-                    let _ = node.hub.history(&subscribe.topic, subscribe.since, usize::MAX);
+                    let _ = node.hub.history_here(&subscribe.topic, subscribe.since, usize::MAX);
                 }
                 _ => {}
             }

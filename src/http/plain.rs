@@ -83,7 +83,8 @@ impl Http {
             Err(failure) => return Err(self.handler_failed(&route, &failure)),
         };
         let mut effects = event.map(|event| event.effects).ok_or_else(internal)?;
-        if let Err(why) = self.applier.apply(&mut effects).await {
+        let gone = route.route.rules().redis_gone;
+        if let Err(why) = self.applier.apply(&mut effects, gone).await {
             self.applier.node.metrics.effects_refused.inc();
             tracing::warn!(route = &*route.route.name, %why, "an effect was refused: the event's later ones are not applied, and the client is told to try again");
             return Err(unavailable("not accepted now; try again later"));

@@ -7,6 +7,10 @@
 
 mod audience;
 mod batch;
+mod follow;
+mod followed;
+mod queue;
+mod shared;
 mod topic;
 
 use std::collections::HashMap;
@@ -19,10 +23,12 @@ use tokio::sync::Notify;
 
 pub use self::audience::{Audience, Shaped};
 use self::batch::{Shape, Tally};
+pub use self::followed::HubIntake;
+use self::queue::Queue;
 use self::topic::Subscriber;
 pub use self::topic::Topic;
 
-use crate::broker::{Accepted, BrokerError, MemoryBroker, Page, Retention};
+use crate::broker::{Accepted, Broker, BrokerError, Page, Retention};
 use crate::message::{Position, Publication, TopicName};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -39,7 +45,8 @@ type Shard = Mutex<HashMap<TopicName, Arc<Topic>>>;
 pub struct Hub {
     shards: Box<[Shard]>,
     hasher: RandomState,
-    broker: MemoryBroker,
+    broker: Broker,
+    queue: Queue,
     metrics: Arc<Metrics>,
     flushing: AtomicUsize,
     flushed: Notify,
@@ -93,11 +100,12 @@ pub enum PublishError {
 }
 
 impl Hub {
-    pub fn new(broker: MemoryBroker, metrics: Arc<Metrics>) -> Self {
+    pub fn new(broker: Broker, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             broker,
+            queue: Queue::default(),
             metrics,
             flushing: AtomicUsize::new(0),
             flushed: Notify::new(),
@@ -116,13 +124,14 @@ impl Hub {
         retention: Retention,
         idempotency_key: Option<&str>,
     ) -> Result<Published, PublishError> {
+        let Broker::Memory(broker) = &self.broker else { return Err(BrokerError::Gone.into()) };
         self.metrics.publications.inc();
         let shard = self.shard(publication.topic.as_str()).lock();
         let topic = shard.get(&publication.topic);
         if topic.is_some_and(|topic| topic.pending.lock().bytes() > 4 * PENDING) {
             return Err(PublishError::Behind);
         }
-        let publication = match self.broker.publish(publication, retention, idempotency_key)? {
+        let publication = match broker.publish(publication, retention, idempotency_key)? {
             Accepted::Deliver(publication) => publication,
             Accepted::Duplicate => return Ok(Published::Duplicate),
         };
@@ -144,6 +153,7 @@ impl Hub {
     async fn flush(self: Arc<Self>, topic: Arc<Topic>) {
         loop {
             let Some(batch) = topic.pending.lock().take() else {
+                topic.room.notify_waiters();
                 break;
             };
             topic.room.notify_waiters();
@@ -193,8 +203,8 @@ impl Hub {
         let mut shard = self.shard(topic.as_str()).lock();
         let page = match from {
             From::Now => None,
-            From::Position => Some(self.broker.history(topic, None, 0)?),
-            From::Since(since) => Some(self.broker.history(topic, Some(since), usize::MAX)?),
+            From::Position => Some(self.history_here(topic, None, 0)?),
+            From::Since(since) => Some(self.history_here(topic, Some(since), usize::MAX)?),
         };
         let entry = shard.entry(topic.clone()).or_insert_with(|| {
             self.metrics.topics.inc();
@@ -220,16 +230,21 @@ impl Hub {
         if let Some(audience) = audience {
             topic.audiences.lock().leave(audience);
         }
-        if empty {
+        if let Some(followed) = &topic.followed {
+            followed.leave();
+        } else if empty {
             shard.remove(&subscription.topic);
             self.metrics.topics.dec();
         }
         self.metrics.subscriptions.dec();
     }
 
-    /// What a topic has kept; see `MemoryBroker::history`.
-    pub fn history(&self, topic: &TopicName, since: Option<Position>, limit: usize) -> Result<Page, BrokerError> {
-        self.broker.history(topic, since, limit)
+    /// What a topic has kept in this process; see `MemoryBroker::history`.
+    pub fn history_here(&self, topic: &TopicName, since: Option<Position>, limit: usize) -> Result<Page, BrokerError> {
+        match &self.broker {
+            Broker::Memory(broker) => broker.history(topic, since, limit),
+            Broker::Redis(_) => Err(BrokerError::Gone),
+        }
     }
 
     /// Topics with subscribers on this node and how many they are, the largest first.
@@ -241,12 +256,13 @@ impl Hub {
                 shard.lock().iter().map(|(name, topic)| (name.clone(), topic.subscribed())).collect::<Vec<_>>()
             })
             .collect();
+        all.retain(|(_, subscribers)| *subscribers > 0);
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
         all
     }
 
-    /// Waits until everything that was published has been handed to the outboxes.
+    /// Waits until everything that was published here has been handed to the outboxes.
     pub async fn flushed(&self) {
         loop {
             let flushed = self.flushed.notified();
@@ -258,8 +274,13 @@ impl Hub {
     }
 
     /// Forgets history that has outlived its time. Called now and then.
-    pub fn sweep(&self) {
-        self.broker.sweep();
-        self.metrics.history_bytes.set(self.broker.bytes() as i64);
+    pub fn sweep(self: &Arc<Self>) {
+        match &self.broker {
+            Broker::Memory(broker) => {
+                broker.sweep();
+                self.metrics.history_bytes.set(broker.bytes() as i64);
+            }
+            Broker::Redis(_) => self.sweep_followed(),
+        }
     }
 }

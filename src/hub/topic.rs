@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::PENDING;
 use super::audience::Audience;
 use super::batch::{Batch, Frames};
+use super::followed::Followed;
 use crate::message::{Publication, SessionId};
 use crate::outbox::Outbox;
 use crate::wire;
@@ -21,6 +22,8 @@ pub struct Topic {
     pub(super) audiences: Mutex<Audiences>,
     pub(super) pending: Mutex<Pending>,
     pub(super) room: Notify,
+    /// Where other nodes share the topic.
+    pub(super) followed: Option<Followed>,
 }
 
 #[derive(Default)]
@@ -60,6 +63,17 @@ impl Topic {
     pub async fn room(&self) {
         let room = self.room.notified();
         if self.pending.lock().bytes() > PENDING {
+            room.await;
+        }
+    }
+
+    /// Waits until nothing is pending, and what was is with the outboxes.
+    pub(super) async fn idle(&self) {
+        loop {
+            let room = self.room.notified();
+            if !self.pending.lock().flushing {
+                return;
+            }
             room.await;
         }
     }

@@ -133,7 +133,7 @@ impl World {
                     key: key.as_deref().map(Into::into),
                     metadata: metadata.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect(),
                 };
-                if let Err(why) = self.applier.publish(publish, Patience::Waits).await {
+                if let Err(why) = self.applier.publish(publish, Patience::Waits, Default::default()).await {
                     self.notes.note(Note::Refused { why: why.to_string() });
                 }
             }

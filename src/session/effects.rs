@@ -156,20 +156,29 @@ impl Session {
                     self.write_before(work);
                 }
                 let patience = event.as_ref().map_or(Patience::Waits, |event| event.patience);
-                if let Published::Congested(topic) = self.applier.publish(*publish, patience).await? {
+                let gone = self.route.route.rules().redis_gone;
+                if let Published::Congested(topic) = self.applier.publish(*publish, patience, gone).await? {
                     self.congested = Some(topic);
                 }
             }
-            Effect::Subscribe(subscribe) => self.subscribe(event, subscribe, work)?,
+            Effect::Subscribe(subscribe) => self.subscribe(event, subscribe, work).await?,
             Effect::ToUser(user, remote) => {
                 self.write_before(work);
-                self.applier.to_user(&user, &remote)?;
+                let gone = self.route.route.rules().redis_gone;
+                self.applier.to_user(&user, &remote, gone).await?;
             }
             Effect::ToSession(session, remote) => {
                 self.write_before(work);
-                self.applier.to_session(session, &remote)?;
+                let gone = self.route.route.rules().redis_gone;
+                self.applier.to_session(session, &remote, gone).await?;
             }
             Effect::Forward(forward) => self.applier.forward(&self.outbox, *forward)?,
+            Effect::SetUser(user) => {
+                self.set_user(event, user.clone());
+                if let Some(user) = user {
+                    self.applier.hears(&user).await;
+                }
+            }
             local => self.apply_local(event, local),
         }
         Ok(())
@@ -226,7 +235,7 @@ impl Session {
         work.out.clear();
     }
 
-    fn subscribe(
+    async fn subscribe(
         &mut self,
         event: &mut Option<Box<Event>>,
         subscribe: Subscribe,
@@ -234,8 +243,9 @@ impl Session {
     ) -> Result<(), Refused> {
         let Subscribe { topic, presence, since } = subscribe;
         let Some(state) = state(event) else { return Ok(()) };
-        self.outbox.hold();
-        self.holds = true;
+        if !std::mem::replace(&mut self.holds, true) {
+            self.outbox.hold();
+        }
         let tells = work.chain.has(Hook::Subscription);
         let node = &self.applier.node;
         let from = match since {
@@ -245,14 +255,18 @@ impl Session {
         };
         let page = match state.subscriptions.iter().position(|one| one.subscription.topic == topic) {
             Some(known) => {
-                let page = since.map(|since| node.hub.history(&topic, Some(since), usize::MAX));
+                let page = match since {
+                    Some(since) => Some(node.hub.recover(&topic, since).await),
+                    None => None,
+                };
                 let page = page.transpose().map_err(|error| Refused::Subscribe(topic.clone(), error))?;
                 state.subscriptions[known].present |= presence.is_some();
                 page
             }
             None => {
                 let audience: Arc<dyn Audience> = self.route.clone();
-                let subscribed = node.hub.subscribe(&topic, &self.outbox, &audience, from);
+                let gone = self.route.route.rules().redis_gone;
+                let subscribed = node.hub.subscribe_anywhere(&topic, &self.outbox, &audience, from, gone).await;
                 let (subscription, page) = subscribed.map_err(|error| Refused::Subscribe(topic.clone(), error))?;
                 state.subscriptions.push(Subscribed { subscription, present: presence.is_some() });
                 page
@@ -282,7 +296,7 @@ impl Session {
 
     /// A gap is never silent: where the history does not reach back, the client is told to load its state anew, by the
     /// chain or by the end of its session.
-    fn gap(&mut self, work: &Work<'_>) {
+    pub(super) fn gap(&mut self, work: &Work<'_>) {
         if !work.chain.has(Hook::Subscription) {
             let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
             self.ending.get_or_insert((close, Closer::Gateway));
@@ -304,7 +318,7 @@ impl Session {
     }
 
     /// Another session's plugin, or an operator, has asked for it; nobody waits for an answer.
-    pub(super) fn subscribe_from_elsewhere(
+    pub(super) async fn subscribe_from_elsewhere(
         &mut self,
         event: &mut Option<Box<Event>>,
         topic: TopicName,
@@ -316,7 +330,7 @@ impl Session {
             return;
         }
         let subscribe = Subscribe { topic, presence: None, since: None };
-        match self.subscribe(event, subscribe, work) {
+        match self.subscribe(event, subscribe, work).await {
             Ok(()) => {
                 if let Some((_, what, _)) = work.after.told.last_mut() {
                     *what = SubscriptionEvent::Added;

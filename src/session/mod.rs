@@ -64,6 +64,8 @@ struct Session {
     congested: Option<Arc<Topic>>,
     /// An event has subscribed: deliveries wait until its own messages are written.
     holds: bool,
+    /// Deliveries wait because of a gap that the session is to deal with.
+    holds_for_gap: bool,
     ending: Option<(Close, Closer)>,
     _held: Box<dyn Send>,
 }
@@ -79,6 +81,8 @@ enum Task<'a> {
     Outbound(Option<Arc<Publication>>, Message),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
+    /// Something was lost on a topic.
+    Gap(TopicName, Option<Position>),
 }
 
 /// What an event is worked on with.
@@ -122,6 +126,7 @@ enum Waiting {
     Outbound(Option<Arc<Publication>>, Message),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
+    Gap(TopicName, Option<Position>),
 }
 
 impl Task<'_> {
@@ -134,6 +139,7 @@ impl Task<'_> {
             Self::Outbound(publication, message) => Waiting::Outbound(publication, message),
             Self::Subscribe(topic) => Waiting::Subscribe(topic),
             Self::Unsubscribe(topic) => Waiting::Unsubscribe(topic),
+            Self::Gap(topic, position) => Waiting::Gap(topic, position),
         })
     }
 
@@ -144,7 +150,7 @@ impl Task<'_> {
             Self::Timer(..) => "timer",
             Self::Reply(..) => "reply",
             Self::Outbound(..) => "outbound",
-            Self::Subscribe(_) | Self::Unsubscribe(_) => "subscription",
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Gap(..) => "subscription",
         }
     }
 }
@@ -159,6 +165,7 @@ impl Waiting {
             Self::Outbound(publication, message) => Task::Outbound(publication.clone(), message.clone()),
             Self::Subscribe(topic) => Task::Subscribe(topic.clone()),
             Self::Unsubscribe(topic) => Task::Unsubscribe(topic.clone()),
+            Self::Gap(topic, position) => Task::Gap(topic.clone(), *position),
         }
     }
 }
@@ -190,6 +197,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         greedy: false,
         congested: None,
         holds: false,
+        holds_for_gap: false,
         ending: None,
         applier,
         route,
@@ -238,6 +246,9 @@ impl Session {
     /// What the event had to say is written: what it has subscribed to may follow.
     fn release(&mut self) {
         if std::mem::take(&mut self.holds) {
+            self.outbox.release();
+        }
+        if std::mem::take(&mut self.holds_for_gap) {
             self.outbox.release();
         }
     }
@@ -289,6 +300,11 @@ impl Session {
     ) -> Result<(), Failure> {
         match task {
             Task::Opened(mut effects) => {
+                let state = event.as_ref().and_then(|event| event.session.as_ref());
+                if let Some(user) = state.and_then(|state| state.user.clone()) {
+                    // What is sent to the user from now on comes to this session too.
+                    self.applier.hears(&user).await;
+                }
                 // First what `authenticate` asked for, then what `opened` sees and asks for.
                 self.apply(event, &mut effects, work).await;
                 let opened = work.chain.opened(event).await;
@@ -313,12 +329,21 @@ impl Session {
                 Ok(())
             }
             Task::Subscribe(topic) => {
-                self.subscribe_from_elsewhere(event, topic, work);
+                self.subscribe_from_elsewhere(event, topic, work).await;
                 Ok(())
             }
             Task::Unsubscribe(topic) => {
                 if self.unsubscribe(event, &topic) {
                     work.after.told.push((topic, SubscriptionEvent::Removed, None));
+                }
+                Ok(())
+            }
+            Task::Gap(topic, position) => {
+                self.holds_for_gap = true;
+                let state = event.as_ref().and_then(|event| event.session.as_ref());
+                if state.is_some_and(|state| state.is_subscribed(&topic)) {
+                    self.gap(work);
+                    work.after.told.push((topic, SubscriptionEvent::Gap, position));
                 }
                 Ok(())
             }

@@ -164,8 +164,10 @@ impl Session {
     fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
         let chain = self.route.chain.load_full();
         // What others ask for calls no plugin.
-        let calls = chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_));
-        if calls && (chain.waits() || self.applier.waits()) {
+        let calls =
+            chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_) | Task::Gap(..));
+        let asks_redis = matches!(task, Task::Subscribe(_)) && self.applier.node.hub.waits();
+        if asks_redis || (calls && (chain.waits() || self.applier.waits())) {
             return Some(Next::Await(task.into_owned()));
         }
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -179,7 +181,7 @@ impl Session {
             tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
             return Some(Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway));
         }
-        if self.holds {
+        if self.holds || self.holds_for_gap {
             self.write_out(scratch);
             self.release();
         }
@@ -213,6 +215,7 @@ impl Session {
                 Request::RouteGone => continue,
                 Request::Subscribe(topic) => Task::Subscribe(topic),
                 Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
+                Request::Gap(topic, position) => Task::Gap(topic, position),
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
             };
             if let Some(next) = self.now_or_next(task, scratch) {

@@ -11,6 +11,7 @@ mod languages;
 mod npm;
 mod plugins;
 mod process;
+mod redis;
 mod tally;
 mod test;
 mod toolchain;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{browser, languages::Language, plugins, process, tally::Tally, workspace};
+use crate::{browser, languages::Language, plugins, process, redis, tally::Tally, workspace};
 
 #[derive(Default)]
 pub(crate) struct Options {
@@ -39,6 +39,8 @@ const PAGE_TEST: &str = "chat_page";
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
     let browser = report.needed("page test", browser::ensure).is_some();
+    // Without it those tests skip themselves, and say so.
+    report.needed("tests of several nodes", redis::ensure);
     report.step("formatting", || process::run(&mut workspace::cargo(&["fmt", "--all", "--check"])));
     if options.quick {
         report.skip("clippy", "--quick");

@@ -49,6 +49,28 @@ impl State {
         }
     }
 
+    /// As `asked`, for what must be waited for: `live` is not begun where a recording answers. The script is the call's own
+    /// (`script`), so that nothing of the call is held meanwhile.
+    pub async fn awaited<T: Answer>(
+        script: Option<Arc<Script>>,
+        ask: &'static str,
+        with: impl FnOnce() -> Value,
+        otherwise: Option<T>,
+        live: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let Some(script) = script else { return live.await };
+        let with = with();
+        match script.ask(ask, || with.clone(), otherwise.is_some()) {
+            Heard::Live => {
+                let answer = live.await;
+                script.keep(ask, || with, || told(&answer));
+                answer
+            }
+            Heard::Recorded(question) => read(&question).unwrap_or(Err(Refusal::Unavailable)),
+            Heard::Nothing => otherwise.ok_or(Refusal::Unavailable),
+        }
+    }
+
     /// Time, randomness and the like. Where the recording has no answer, that of a replay's own node serves: its clock stands at
     /// the call's time. `lenient`: nobody need be told then.
     pub fn known<T: Answer, E>(

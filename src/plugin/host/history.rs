@@ -6,6 +6,7 @@ use wasmtime::Result;
 use super::wit::history::Page;
 use super::wit::types::{Position as WitPosition, Refusal};
 use super::{GrantedTopics, State, topic_name, wit};
+use crate::broker::BrokerError;
 use crate::message::Position;
 use crate::plugin::describe;
 
@@ -26,13 +27,17 @@ impl wit::history::Host for State {
         }
         let since = since.map(|since| Position { epoch: since.epoch, offset: since.offset });
         let with = || json!({ "topic": topic, "since": since.map(describe::position), "limit": limit });
-        let page = self.asked("history.read", with, None, |node| {
+        let (script, node) = (self.script().cloned(), self.context.node.clone());
+        let live = async {
             if node.rules.of(&topic).retention.size == 0 {
                 return Err(Refusal::Unsupported);
             }
-            node.hub.history(&name, since, limit.min(PAGE) as usize).map_err(|_| Refusal::TooMany)
-        });
-        let page = match page {
+            node.hub.history(&name, since, limit.min(PAGE) as usize).await.map_err(|error| match error {
+                BrokerError::Full => Refusal::TooMany,
+                _ => Refusal::Unavailable,
+            })
+        };
+        let page = match Self::awaited(script, "history.read", with, None, live).await {
             Ok(page) => page,
             Err(refusal) => return Ok(Err(refusal)),
         };

@@ -27,6 +27,7 @@ fn refusal(error: KvError) -> Refusal {
     match error {
         KvError::Full => Refusal::TooMany,
         KvError::NotANumber => Refusal::Invalid,
+        KvError::Unavailable => Refusal::Unavailable,
     }
 }
 
@@ -51,14 +52,12 @@ impl State {
 
 impl wit::kv::Host for State {
     async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, Refusal>> {
-        let result = self.key(&key)?.and_then(|()| {
-            self.asked(
-                "kv.get",
-                || json!({ "key": key }),
-                None,
-                |node| Ok(node.kv.get(&key).map(|value| value.to_vec())),
-            )
-        });
+        let (script, node) = (self.script().cloned(), self.context.node.clone());
+        let live = async { node.kv.get(&key).await.map(|value| value.map(|value| value.to_vec())).map_err(refusal) };
+        let result = match self.key(&key)? {
+            Ok(()) => Self::awaited(script, "kv.get", || json!({ "key": key }), None, live).await,
+            Err(refusal) => Err(refusal),
+        };
         self.tell_kv(
             || json!({ "get": key, "is": outcome(&result, |value| value.as_deref().map_or(false.into(), shown)) }),
         );
@@ -67,18 +66,21 @@ impl wit::kv::Host for State {
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl: u64) -> Result<Result<(), Refusal>> {
         let value = Bytes::from(value);
-        let shadow = self.context.shadow;
-        let result = self.key(&key)?.and_then(|()| {
-            sized(&value)?;
-            let with = || json!({ "key": key, "value": shown(&value), "ttl": ttl });
-            self.does("kv.set", with);
-            self.asked("kv.set", with, Some(()), |node| {
-                if shadow {
-                    return Ok(());
-                }
-                node.kv.set(&key, value.clone(), Duration::from_millis(ttl)).map_err(refusal)
-            })
-        });
+        let (script, node, shadow) = (self.script().cloned(), self.context.node.clone(), self.context.shadow);
+        let with = || json!({ "key": key, "value": shown(&value), "ttl": ttl });
+        let live = async {
+            if shadow {
+                return Ok(());
+            }
+            node.kv.set(&key, value.clone(), Duration::from_millis(ttl)).await.map_err(refusal)
+        };
+        let result = match self.key(&key)?.and_then(|()| sized(&value)) {
+            Ok(()) => {
+                self.does("kv.set", with);
+                Self::awaited(script, "kv.set", with, Some(()), live).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.tell_kv(|| {
             let mut call = json!({ "set": key, "value": shown(&value), "ttl": ttl });
             if result.is_err() {
@@ -90,17 +92,21 @@ impl wit::kv::Host for State {
     }
 
     async fn delete(&mut self, key: String) -> Result<Result<(), Refusal>> {
-        let shadow = self.context.shadow;
-        let result = self.key(&key)?.and_then(|()| {
-            let with = || json!({ "key": key });
-            self.does("kv.delete", with);
-            self.asked("kv.delete", with, Some(()), |node| {
-                if !shadow {
-                    node.kv.delete(&key);
-                }
-                Ok(())
-            })
-        });
+        let (script, node, shadow) = (self.script().cloned(), self.context.node.clone(), self.context.shadow);
+        let with = || json!({ "key": key });
+        let live = async {
+            if shadow {
+                return Ok(());
+            }
+            node.kv.delete(&key).await.map_err(refusal)
+        };
+        let result = match self.key(&key)? {
+            Ok(()) => {
+                self.does("kv.delete", with);
+                Self::awaited(script, "kv.delete", with, Some(()), live).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.tell_kv(|| {
             let mut call = json!({ "delete": key });
             if result.is_err() {
@@ -112,18 +118,22 @@ impl wit::kv::Host for State {
     }
 
     async fn increment(&mut self, key: String, by: i64, ttl: u64) -> Result<Result<i64, Refusal>> {
-        let shadow = self.context.shadow;
-        let result = self.key(&key)?.and_then(|()| {
-            let with = || json!({ "key": key, "by": by, "ttl": ttl });
-            self.does("kv.increment", with);
-            self.asked("kv.increment", with, None, |node| {
-                let sum = match shadow {
-                    true => node.kv.incremented(&key, by),
-                    false => node.kv.increment(&key, by, Duration::from_millis(ttl)),
-                };
-                sum.map_err(refusal)
-            })
-        });
+        let (script, node, shadow) = (self.script().cloned(), self.context.node.clone(), self.context.shadow);
+        let with = || json!({ "key": key, "by": by, "ttl": ttl });
+        let live = async {
+            let sum = match shadow {
+                true => node.kv.incremented(&key, by).await,
+                false => node.kv.increment(&key, by, Duration::from_millis(ttl)).await,
+            };
+            sum.map_err(refusal)
+        };
+        let result = match self.key(&key)? {
+            Ok(()) => {
+                self.does("kv.increment", with);
+                Self::awaited(script, "kv.increment", with, None, live).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.tell_kv(|| json!({ "increment": key, "by": by, "ttl": ttl, "is": outcome(&result, |sum| (*sum).into()) }));
         Ok(result)
     }
@@ -136,23 +146,30 @@ impl wit::kv::Host for State {
         ttl: u64,
     ) -> Result<Result<bool, Refusal>> {
         let value = Bytes::from(value);
-        let shadow = self.context.shadow;
+        let (script, node, shadow) = (self.script().cloned(), self.context.node.clone(), self.context.shadow);
         let told = || (expected.as_deref().map_or(false.into(), shown), shown(&value));
-        let result = self.key(&key)?.and_then(|()| {
-            sized(&value)?;
-            let with = || {
-                let (expected, value) = told();
-                json!({ "key": key, "expected": expected, "value": value, "ttl": ttl })
-            };
-            self.does("kv.compare-and-set", with);
-            self.asked("kv.compare-and-set", with, None, |node| {
-                if shadow {
-                    return Ok(node.kv.get(&key).as_deref() == expected.as_deref());
+        let with = || {
+            let (expected, value) = told();
+            json!({ "key": key, "expected": expected, "value": value, "ttl": ttl })
+        };
+        let live = async {
+            let expected = expected.as_deref();
+            let was = match shadow {
+                true => node.kv.get(&key).await.map(|value| value.as_deref() == expected),
+                false => {
+                    let ttl = Duration::from_millis(ttl);
+                    node.kv.compare_and_set(&key, expected, value.clone(), ttl).await
                 }
-                let ttl = Duration::from_millis(ttl);
-                node.kv.compare_and_set(&key, expected.as_deref(), value.clone(), ttl).map_err(refusal)
-            })
-        });
+            };
+            was.map_err(refusal)
+        };
+        let result = match self.key(&key)?.and_then(|()| sized(&value)) {
+            Ok(()) => {
+                self.does("kv.compare-and-set", with);
+                Self::awaited(script, "kv.compare-and-set", with, None, live).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         self.tell_kv(|| {
             let (expected, value) = told();
             let is = outcome(&result, |was| (*was).into());

@@ -30,6 +30,11 @@ pub(crate) fn hooks() -> Vec<u8> {
     std::fs::read(test_guest("hooks")).unwrap()
 }
 
+/// A guest that publishes and subscribes as it is asked to, and acknowledges what was published.
+pub(crate) fn relay() -> Vec<u8> {
+    std::fs::read(test_guest("relay")).unwrap()
+}
+
 /// The plugin that answers plain HTTP requests.
 pub(crate) fn http() -> Vec<u8> {
     std::fs::read(test_guest("http")).unwrap()

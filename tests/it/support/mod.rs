@@ -4,6 +4,8 @@ pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod guests;
 pub(crate) mod http;
+pub(crate) mod nodes;
+pub(crate) mod redis;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -185,6 +187,15 @@ impl Gateway {
     /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) {
         self.signal(rustix::process::Signal::HUP);
+    }
+
+    /// Stops the process in its tracks, as a machine does that is out of memory.
+    pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

@@ -1,11 +1,16 @@
 //! Applies the effects that reach beyond one session: publications, users, other sessions, presence.
 
+mod across;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+pub use self::across::NodeIntake;
+
 use crate::broker::Retention;
+use crate::config::RedisGone;
 use crate::hub::{PublishError, Published};
 use crate::message::{Closer, Message, Pattern, Publication, SessionId, TopicName};
 use crate::node::Node;
@@ -24,6 +29,8 @@ pub enum Refused {
     Hook(TopicName, Failure),
     #[error("subscribing to {0} was refused: {1}")]
     Subscribe(TopicName, crate::broker::BrokerError),
+    #[error("other nodes cannot be told: {0}")]
+    Across(crate::redis::Fault),
     #[error("the session has more requests waiting than it may")]
     Busy,
     #[error("the upstream {0} does not take the message: {1}")]
@@ -61,16 +68,17 @@ impl Applier {
         claim.map(|claim| claim.route.clone())
     }
 
-    /// Whether publishing may have to wait for a publication hook.
+    /// Whether publishing may have to wait: for Redis, or for a publication hook.
     pub fn waits(&self) -> bool {
-        self.claims.load().iter().any(|claim| {
-            let chain = claim.route.chain.load();
-            chain.waits() && chain.has(Hook::Publication)
-        })
+        self.node.hub.waits()
+            || self.claims.load().iter().any(|claim| {
+                let chain = claim.route.chain.load();
+                chain.waits() && chain.has(Hook::Publication)
+            })
     }
 
-    /// Publishes, by way of the publication hooks of the route that claims the topic.
-    pub async fn publish(&self, publish: Publish, patience: Patience) -> Result<Published, Refused> {
+    /// Publishes, by way of the publication hooks of the route that claims the topic. `gone` is for what Redis does not take.
+    pub async fn publish(&self, publish: Publish, patience: Patience, gone: RedisGone) -> Result<Published, Refused> {
         let Publish { topic, message, exclude, history, idempotency_key, key, metadata } = publish;
         let mut publication =
             Publication { topic, message, position: None, time: self.node.clock.unix(), key, metadata, exclude };
@@ -100,26 +108,11 @@ impl Applier {
             None => self.node.rules.of(publication.topic.as_str()).retention,
         };
         let topic = publication.topic.clone();
-        self.node.hub.publish(publication, retention, idempotency_key.as_deref()).map_err(|error| {
+        let published = self.node.hub.publish_anywhere(publication, retention, idempotency_key.as_deref(), gone);
+        published.await.map_err(|error| {
             self.node.metrics.publications_refused.inc();
             Refused::Publish(topic, error)
         })
-    }
-
-    pub fn to_user(&self, user: &str, remote: &Remote) -> Result<(), Refused> {
-        let frame = framed(remote);
-        let mut result = Ok(());
-        for outbox in self.node.registry.sessions_of(user) {
-            result = result.and(act_on(&outbox, remote, frame.as_ref()));
-        }
-        result
-    }
-
-    pub fn to_session(&self, session: SessionId, remote: &Remote) -> Result<(), Refused> {
-        match self.node.registry.session(session) {
-            Some(outbox) => act_on(&outbox, remote, framed(remote).as_ref()),
-            None => Ok(()),
-        }
     }
 
     /// Hands a message to an upstream, whose answer becomes an event of the session.
@@ -151,16 +144,16 @@ impl Applier {
     }
 
     /// The effects of an event that belongs to no session.
-    pub async fn apply(&self, effects: &mut Effects) -> Result<(), Refused> {
+    pub async fn apply(&self, effects: &mut Effects, gone: RedisGone) -> Result<(), Refused> {
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Publish(publish) => {
-                    if let Published::Congested(topic) = self.publish(*publish, Patience::Waits).await? {
+                    if let Published::Congested(topic) = self.publish(*publish, Patience::Waits, gone).await? {
                         topic.room().await;
                     }
                 }
-                Effect::ToUser(user, remote) => self.to_user(&user, &remote)?,
-                Effect::ToSession(session, remote) => self.to_session(session, &remote)?,
+                Effect::ToUser(user, remote) => self.to_user(&user, &remote, gone).await?,
+                Effect::ToSession(session, remote) => self.to_session(session, &remote, gone).await?,
                 // The others need a session, and their host functions have trapped.
                 _ => {}
             }
@@ -203,7 +196,10 @@ impl Applier {
             let mut event = Some(Box::<Event>::default());
             let called = chain.presence(&mut event, topic.as_str(), &change).await;
             let result = match (called, &mut event) {
-                (Ok(()), Some(event)) => self.apply(&mut event.effects).await.map_err(|error| error.to_string()),
+                (Ok(()), Some(event)) => {
+                    let gone = route.route.rules().redis_gone;
+                    self.apply(&mut event.effects, gone).await.map_err(|error| error.to_string())
+                }
                 (Err(failure), _) => Err(failure.to_string()),
                 (Ok(()), None) => Ok(()),
             };

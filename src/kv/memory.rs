@@ -1,4 +1,4 @@
-//! A store of small values with time to live, shared by a plugin's instances.
+//! The embedded store: in this process, for one node alone, lost with it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,28 +8,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::{KvError, number};
 use crate::source::Clock;
 
 const SHARDS: usize = 16;
 /// What a key costs beside its own and its value's bytes, roughly.
 const OVERHEAD: usize = 96;
 
-/// The longest key, in bytes.
-pub const KEY_MAX: usize = 255;
-/// The longest value, in bytes.
-pub const VALUE_MAX: usize = 64 << 10;
-
-/// The store's no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KvError {
-    #[error("the store holds as much as it may")]
-    Full,
-    #[error("the value is not a decimal number")]
-    NotANumber,
-}
-
-/// The embedded store: in this process, lost with it.
-pub struct Kv {
+/// Values, sharded by key.
+pub struct MemoryKv {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limit_per_shard: usize,
@@ -47,7 +34,7 @@ struct Entry {
     expires: Option<Instant>,
 }
 
-impl Kv {
+impl MemoryKv {
     /// A store of about `limit` bytes.
     pub fn new(limit: usize, clock: Clock) -> Self {
         Self {
@@ -87,11 +74,6 @@ impl Kv {
         Ok(sum)
     }
 
-    /// What `increment` would answer.
-    pub fn incremented(&self, key: &str, by: i64) -> Result<i64, KvError> {
-        self.get(key).map_or(Ok(0), |value| number(&value))?.checked_add(by).ok_or(KvError::NotANumber)
-    }
-
     /// Sets the value if it is `expected` now (None: if the key is missing); says whether it was.
     pub fn compare_and_set(
         &self,
@@ -113,10 +95,6 @@ impl Kv {
         let now = self.clock.now();
         self.shards.iter().for_each(|shard| shard.lock().sweep(now));
     }
-}
-
-fn number(value: &[u8]) -> Result<i64, KvError> {
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(KvError::NotANumber)
 }
 
 fn deadline(now: Instant, ttl: Duration) -> Option<Instant> {
@@ -174,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn values_live_as_long_as_they_were_told_to() {
-        let kv = Kv::new(1 << 20, Clock::default());
+        let kv = MemoryKv::new(1 << 20, Clock::default());
         kv.set("short", "a".into(), MINUTE).unwrap();
         kv.set("for ever", "b".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("hits", 2, MINUTE), Ok(2));
@@ -189,17 +167,16 @@ mod tests {
 
     #[test]
     fn numbers_are_checked_and_do_not_wrap() {
-        let kv = Kv::new(1 << 20, Clock::default());
+        let kv = MemoryKv::new(1 << 20, Clock::default());
         kv.set("word", "x".into(), Duration::ZERO).unwrap();
         assert_eq!(kv.increment("word", 1, Duration::ZERO), Err(KvError::NotANumber));
-        assert_eq!((kv.incremented("word", 1), kv.incremented("none", 2)), (Err(KvError::NotANumber), Ok(2)));
         assert_eq!(kv.increment("big", i64::MAX, Duration::ZERO), Ok(i64::MAX));
         assert_eq!(kv.increment("big", 1, Duration::ZERO), Err(KvError::NotANumber));
     }
 
     #[test]
     fn compare_and_set_sees_missing_keys() {
-        let kv = Kv::new(1 << 20, Clock::default());
+        let kv = MemoryKv::new(1 << 20, Clock::default());
         assert_eq!(kv.compare_and_set("k", Some(b"x"), "y".into(), MINUTE), Ok(false));
         assert_eq!(kv.compare_and_set("k", None, "x".into(), MINUTE), Ok(true));
         assert_eq!(kv.compare_and_set("k", None, "z".into(), MINUTE), Ok(false));
@@ -209,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_store_refuses_until_something_expires() {
-        let kv = Kv::new(SHARDS * 4096, Clock::default());
+        let kv = MemoryKv::new(SHARDS * 4096, Clock::default());
         let stored: Vec<_> =
             (0..4096).map(|n| n.to_string()).filter(|key| kv.set(key, "x".into(), MINUTE).is_ok()).collect();
         assert!(stored.len() < 1000, "{}", stored.len());
