@@ -1,10 +1,11 @@
 //! Requests to other servers: pooled connections, and a limit for each wait and for the size of an answer.
 //!
-//! Redirects are not followed: where a request may go was decided by whoever made it.
+//! Redirects are not followed: where a request may go was decided by whoever made it. A scenario brings servers of its
+//! own, and nothing is connected then.
 
 use std::error::Error as _;
 use std::io::ErrorKind;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -60,10 +61,19 @@ pub enum ClientError {
     Broken(String),
 }
 
+/// Servers that a scenario makes up. They keep the limit of an answer's size as those on the network do.
+pub trait Servers: Send + Sync {
+    fn answer(&self, request: Request<Bytes>, bounds: Bounds) -> Answering<'_>;
+}
+
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, ClientError>> + Send + 'a>>;
+
 /// The node's connections to other servers. Made when the first request is, since most gateways make none.
 #[derive(Clone)]
 pub struct Client {
     connections: Arc<OnceLock<Connections>>,
+    /// Who answers instead of the network.
+    invented: Option<Arc<dyn Servers>>,
     /// Connections outlive the requests that they were made for, and are driven here.
     runtime: Handle,
 }
@@ -102,7 +112,12 @@ impl Connections {
 
 impl Client {
     pub fn new(runtime: Handle) -> Self {
-        Self { connections: Arc::default(), runtime }
+        Self { connections: Arc::default(), invented: None, runtime }
+    }
+
+    /// One whose requests never leave the process.
+    pub fn invented(servers: Arc<dyn Servers>, runtime: Handle) -> Self {
+        Self { invented: Some(servers), ..Self::new(runtime) }
     }
 
     /// Makes the request that is awaited first. Its URI has scheme and authority; the answer is read as a whole. `done`
@@ -125,6 +140,9 @@ impl Client {
     }
 
     pub async fn send(&self, request: Request<Bytes>, bounds: Bounds) -> Result<Response<Bytes>, ClientError> {
+        if let Some(servers) = &self.invented {
+            return servers.answer(request, bounds).await;
+        }
         let mut request = request.map(Full::new);
         let mut connection = capture_connection(&mut request);
         let mut answer = pin!(self.connections.get_or_init(Connections::new).start(request)?);

@@ -55,6 +55,7 @@ use anyhow::Context as _;
 use crate::admin::Admin;
 use crate::apply::{Applier, NodeIntake};
 use crate::broker::{Broker, MemoryBroker, RedisBroker};
+use crate::client::Client;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::Http;
@@ -123,19 +124,33 @@ pub async fn inspect(file: &std::path::Path) -> anyhow::Result<plugin::Report> {
 
 /// The state of a node that stands alone, empty.
 fn node(config: &Config, clock: Clock, random: Random, tap: Option<Arc<dyn Tap>>) -> anyhow::Result<Arc<Node>> {
-    node_on(config, None, clock, random, tap)
+    node_with(config, None, clock, random, tap, Clients::one())
+}
+
+/// Who takes a node's requests to other servers.
+struct Clients {
+    plugins: Client,
+    upstreams: Client,
+}
+
+impl Clients {
+    /// The same for both.
+    fn one() -> Self {
+        let client = Client::new(tokio::runtime::Handle::current());
+        Self { plugins: client.clone(), upstreams: client }
+    }
 }
 
 /// The node's state, empty. Other nodes share what is in Redis, if there is one; nothing is connected yet.
-fn node_on(
+fn node_with(
     config: &Config,
     redis: Option<&config::RedisConfig>,
     clock: Clock,
     random: Random,
     tap: Option<Arc<dyn Tap>>,
+    clients: Clients,
 ) -> anyhow::Result<Arc<Node>> {
     let metrics = Arc::new(Metrics::new());
-    let client = client::Client::new(tokio::runtime::Handle::current());
     let id = random.number().context("no randomness for the node's id")?;
     let redis = redis.map(|redis| Redis::new(redis.clone(), id, metrics.clone(), random.clone())).transpose()?;
     let broker = match &redis {
@@ -152,8 +167,8 @@ fn node_on(
         registry: registry::Registry::new(id, redis.clone()),
         redis,
         rules: TopicRules::new(&config.topics),
-        upstreams: upstream::Upstreams::new(&config.upstreams, client.clone(), metrics.clone()),
-        client,
+        upstreams: upstream::Upstreams::new(&config.upstreams, clients.upstreams, clock.clone(), metrics.clone()),
+        client: clients.plugins,
         metrics,
         clock,
         random,
@@ -165,7 +180,8 @@ fn node_on(
 type Assembled = (Config, Arc<Node>, Arc<Catalog>, Prepared);
 
 async fn prepare(config: Config) -> anyhow::Result<Assembled> {
-    let node = node_on(&config, config.redis.as_ref(), Clock::default(), Random::default(), None)?;
+    let (clock, random) = (Clock::default(), Random::default());
+    let node = node_with(&config, config.redis.as_ref(), clock, random, None, Clients::one())?;
     assemble(config, node).await
 }
 

@@ -2,7 +2,6 @@
 //! breaker for each backend.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::client::{Bounds, Client, ClientError};
 use crate::config::UpstreamConfig;
 use crate::message::{Message, SessionId};
 use crate::metrics::Metrics;
+use crate::source::Clock;
 
 /// An upstream's answer: status and body, or why there is none.
 pub type Reply = Result<(u16, Message), ReplyFailure>;
@@ -61,6 +61,7 @@ pub struct Job {
 pub struct Upstreams {
     by_name: ArcSwap<HashMap<String, Arc<Upstream>>>,
     client: Client,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
@@ -68,12 +69,12 @@ struct Upstream {
     config: UpstreamConfig,
     url: Uri,
     headers: HeaderMap,
-    hasher: RandomState,
     lanes: Box<[Mutex<Lane>]>,
     waiting: AtomicUsize,
     breaker: Mutex<Breaker>,
     gauge: IntGauge,
     client: Client,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
@@ -85,8 +86,8 @@ struct Lane {
 }
 
 impl Upstreams {
-    pub fn new(config: &[UpstreamConfig], client: Client, metrics: Arc<Metrics>) -> Self {
-        let upstreams = Self { by_name: ArcSwap::default(), client, metrics };
+    pub fn new(config: &[UpstreamConfig], client: Client, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let upstreams = Self { by_name: ArcSwap::default(), client, clock, metrics };
         upstreams.replace(config);
         upstreams
     }
@@ -97,7 +98,7 @@ impl Upstreams {
         let upstream = |config: &UpstreamConfig| {
             let name = config.name.get_ref().clone();
             let same = known.get(&name).filter(|known| known.config == *config).cloned();
-            let upstream = same.or_else(|| Upstream::new(config, &self.client, &self.metrics).map(Arc::new))?;
+            let upstream = same.or_else(|| Upstream::new(config, self).map(Arc::new))?;
             Some((name, upstream))
         };
         self.by_name.store(Arc::new(config.iter().filter_map(upstream).collect()));
@@ -105,6 +106,13 @@ impl Upstreams {
 
     pub fn has(&self, name: &str) -> bool {
         self.by_name.load().contains_key(name)
+    }
+
+    /// How many requests are under way, of all upstreams.
+    pub fn running(&self) -> usize {
+        let by_name = self.by_name.load();
+        let lanes = by_name.values().flat_map(|upstream| &upstream.lanes);
+        lanes.filter(|lane| lane.lock().running).count()
     }
 
     /// Takes a job, to be done in the order of its session.
@@ -120,7 +128,7 @@ impl Upstreams {
 
 impl Upstream {
     /// The configuration has been checked: None only where it was not.
-    fn new(config: &UpstreamConfig, client: &Client, metrics: &Arc<Metrics>) -> Option<Self> {
+    fn new(config: &UpstreamConfig, all: &Upstreams) -> Option<Self> {
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             headers.insert(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value.as_str()?).ok()?);
@@ -128,19 +136,19 @@ impl Upstream {
         Some(Self {
             url: config.url.get_ref().parse().ok()?,
             headers,
-            hasher: RandomState::new(),
             lanes: (0..config.concurrency.max(1)).map(|_| Mutex::default()).collect(),
             waiting: AtomicUsize::new(0),
             breaker: Mutex::default(),
-            gauge: metrics.upstream_waiting.with_label_values(&[config.name.get_ref()]),
-            client: client.clone(),
-            metrics: metrics.clone(),
+            gauge: all.metrics.upstream_waiting.with_label_values(&[config.name.get_ref()]),
+            client: all.client.clone(),
+            clock: all.clock.clone(),
+            metrics: all.metrics.clone(),
             config: config.clone(),
         })
     }
 
     fn take(self: &Arc<Self>, job: Job) -> Result<(), UpstreamError> {
-        if !self.breaker.lock().admits(Instant::now()) {
+        if !self.breaker.lock().admits(self.clock.now()) {
             return Err(UpstreamError::Open);
         }
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.config.queue {
@@ -148,7 +156,7 @@ impl Upstream {
             return Err(UpstreamError::Full);
         }
         self.gauge.inc();
-        let place = self.hasher.hash_one(job.session) as usize % self.lanes.len();
+        let place = job.session.number as usize % self.lanes.len();
         let mut lane = self.lanes[place].lock();
         lane.jobs.push_back(job);
         if !std::mem::replace(&mut lane.running, true) {
@@ -187,29 +195,32 @@ impl Upstream {
     }
 
     async fn done(&self, job: Job) -> Reply {
-        if !self.breaker.lock().begins(Instant::now()) {
+        if !self.breaker.lock().begins(self.clock.now()) {
             return Err(ReplyFailure::Unavailable);
         }
         let limit = self.config.timeout.0;
         let timeout = job.timeout.map_or(limit, |timeout| timeout.min(limit));
         let bounds =
             Bounds { connect: timeout, first_byte: timeout, between_bytes: timeout, body: self.config.response.0 };
-        let answered = match self.request(job) {
-            Some(request) => tokio::time::timeout(timeout, self.client.send(request, bounds)).await,
-            None => return Err(ReplyFailure::Broken),
+        let Some(request) = self.request(job) else { return Err(ReplyFailure::Broken) };
+        let mut late = self.clock.alarm(self.clock.now() + timeout);
+        let answered = tokio::select! {
+            biased;
+            answered = self.client.send(request, bounds) => Some(answered),
+            () = std::future::poll_fn(|context| late.poll(context)) => None,
         };
         let reply = match answered {
-            Ok(Ok(response)) => Ok((response.status().as_u16(), body(response))),
-            Ok(Err(error)) => {
+            Some(Ok(response)) => Ok((response.status().as_u16(), body(response))),
+            Some(Err(error)) => {
                 let name = self.config.name.get_ref();
                 tracing::warn!(upstream = name, url = %self.url, %error, "an upstream did not answer");
                 Err(failure(&error))
             }
-            Err(_) => Err(ReplyFailure::Timeout),
+            None => Err(ReplyFailure::Timeout),
         };
         let good = matches!(reply, Ok((..500, _)) | Err(ReplyFailure::TooLarge));
         let pause = self.config.breaker_pause.0;
-        if self.breaker.lock().note(good, self.config.breaker_failures, pause, Instant::now()) {
+        if self.breaker.lock().note(good, self.config.breaker_failures, pause, self.clock.now()) {
             let name = self.config.name.get_ref();
             tracing::error!(upstream = name, url = %self.url, pause = pause.as_secs_f64(),
                 "the upstream has failed too often: its breaker is open, messages are refused");

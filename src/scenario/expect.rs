@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::client::Handshake;
-use super::file::{Connect, Effects, Event, Expected};
+use super::expected::{Effects, Expected};
 use super::pattern::Names;
+use super::step::{Connect, Event};
 use super::words::inline;
 use super::world::Happened;
 use crate::tap::{Called, Note};
@@ -36,6 +37,7 @@ pub struct Came {
     pub failures: Vec<String>,
     pub logs: Vec<Value>,
     pub kv: Vec<Value>,
+    pub asks: Vec<Value>,
     pub denied: Vec<Value>,
     pub refused: Vec<String>,
     pub received: BTreeMap<String, Vec<Value>>,
@@ -46,7 +48,12 @@ pub struct Came {
 
 impl Came {
     pub fn of(event: &Event, happened: Happened) -> Self {
-        let mut came = Self { received: happened.received, handshake: happened.handshake, ..Self::default() };
+        let mut came = Self {
+            received: happened.received,
+            handshake: happened.handshake,
+            asks: happened.asked,
+            ..Self::default()
+        };
         if let Event::Connect(connect) = event {
             came.user = introduced(connect);
         }
@@ -88,7 +95,7 @@ impl Came {
 
     /// With the clients' names for their sessions' ids.
     pub fn tell(&mut self, names: &Names) {
-        let lists = [&mut self.effects, &mut self.kv].into_iter().chain(self.received.values_mut());
+        let lists = [&mut self.effects, &mut self.kv, &mut self.asks].into_iter().chain(self.received.values_mut());
         for value in lists.flatten() {
             *value = names.told(value);
         }
@@ -100,16 +107,9 @@ impl Came {
         if let Some(handshake) = &self.handshake {
             all.handshake(handshake, self.user.as_deref(), expected);
         }
-        match &expected.fails {
-            None => self.failures.iter().for_each(|why| all.unexpected("it failed", why)),
-            Some(wanted) if self.failures.iter().any(|why| why.contains(wanted)) => {}
-            Some(wanted) => {
-                let got = self.failures.iter().map(|why| Line::Got(why.clone()));
-                let lines = [Line::Expected(format!("a failure with {wanted:?} in it"))].into_iter().chain(got);
-                all.push("fails", lines.collect());
-            }
-        }
-        self.refused.iter().for_each(|why| all.unexpected("an effect was refused as it was applied", why));
+        all.reasons("fails", expected.fails.as_deref(), "it failed", &self.failures);
+        let refused = "an effect was refused as it was applied";
+        all.reasons("refuses", expected.refuses.as_deref(), refused, &self.refused);
         all.list("denied", &expected.denied, &self.denied);
         self.effects(expected, &mut all);
         if let Some(receives) = &expected.receives {
@@ -124,6 +124,7 @@ impl Came {
             ("hooks", &expected.hooks, &self.hooks),
             ("logs", &expected.logs, &self.logs),
             ("kv", &expected.kv, &self.kv),
+            ("asks", &expected.asks, &self.asks),
         ] {
             if let Some(expected) = expected {
                 all.list(what, expected, got);
@@ -176,6 +177,19 @@ impl Differences<'_> {
 
     fn unexpected(&mut self, what: &str, why: &str) {
         self.push(what, vec![Line::Got(why.to_owned())]);
+    }
+
+    /// What went wrong must be expected, and one of the reasons must have the text in it.
+    fn reasons(&mut self, what: &str, wanted: Option<&str>, unexpected: &str, got: &[String]) {
+        match wanted {
+            None => got.iter().for_each(|why| self.unexpected(unexpected, why)),
+            Some(wanted) if got.iter().any(|why| why.contains(wanted)) => {}
+            Some(wanted) => {
+                let got = got.iter().map(|why| Line::Got(why.clone()));
+                let lines = [Line::Expected(format!("a reason with {wanted:?} in it"))].into_iter().chain(got);
+                self.push(what, lines.collect());
+            }
+        }
     }
 
     /// Line by line: what is missing, what nobody expected, and what is other than expected.

@@ -1,11 +1,16 @@
 //! Scenarios: what happens to a plugin, written in a file, run on the gateway's own parts with a clock that is moved by
 //! hand, and compared with what was expected. The form of the files: docs/reference/scenario.md.
 
+mod backends;
 mod bench;
 mod client;
 mod expect;
+mod expected;
 mod file;
+mod keys;
 mod pattern;
+mod reply;
+mod step;
 mod words;
 mod world;
 

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::words::inline;
+use crate::message::{Message, MessageRef};
 
 /// Allows other keys in an object, and more elements at the end of a list.
 const MORE: &str = "...";
@@ -48,6 +49,29 @@ impl Names {
             }
         }
         Ok(filled)
+    }
+
+    /// The same for what a step sends or answers.
+    pub fn text(&self, text: &str) -> anyhow::Result<String> {
+        self.fill(text)
+            .map_err(|name| anyhow::anyhow!("${{{name}}} stands for nothing yet: no step before has found it"))
+    }
+
+    /// A message of the file, ready to be sent.
+    pub fn message(&self, message: &Value) -> anyhow::Result<Message> {
+        let text = match message {
+            Value::String(text) => self.text(text)?,
+            Value::Object(form) => match form.iter().next() {
+                Some((form, Value::String(text))) if form == "text" => text.clone(),
+                Some((form, Value::String(text))) if form == "base64" || form == "hex" => {
+                    return Ok(MessageRef::Binary(&binary(form, text).map_err(anyhow::Error::msg)?).to_owned());
+                }
+                Some((_, json)) => self.text(&json.to_string())?,
+                None => String::new(),
+            },
+            other => other.to_string(),
+        };
+        Ok(Message::Text(text.into()))
     }
 
     /// A value as a scenario could say it: with the clients' names for their sessions' ids.

@@ -27,6 +27,7 @@ const FIRST: &[&str] = &[
     "disconnect-session",
     "forward",
     "request",
+    "upstream",
 ];
 
 /// TOML as JSON. Dates become strings.

@@ -14,19 +14,21 @@ use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::task::AbortHandle;
 
+use super::backends::{Asked, Backends};
 use super::client::{Client, Handshake};
-use super::file::{Connect, Event, Scenario};
-use super::pattern::{Names, binary};
+use super::file::Scenario;
+use super::pattern::Names;
+use super::step::{Connect, Event};
 use crate::apply::Applier;
 use crate::drain::Drain;
 use crate::http::{Http, Introduced};
 use crate::listener::Listener;
-use crate::message::{Message, MessageRef, SessionId, TopicName};
+use crate::message::{SessionId, TopicName};
 use crate::node::Node;
 use crate::plugin::{Patience, Publish};
 use crate::source::{Clock, Random};
 use crate::tap::{Note, Tap};
-use crate::{reload, server};
+use crate::{Clients, reload, server};
 
 /// Of the machine's time: for what takes no time at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +45,8 @@ pub struct World {
     /// Who comes from which port.
     guests: Arc<Mutex<HashMap<u16, Guest>>>,
     notes: Arc<Notes>,
+    backends: Arc<Backends>,
+    asked: Asked,
     clients: BTreeMap<String, Client>,
     listener: AbortHandle,
 }
@@ -67,6 +71,8 @@ pub struct Happened {
     pub notes: Vec<Note>,
     pub received: BTreeMap<String, Vec<Value>>,
     pub handshake: Option<Handshake>,
+    /// What other servers were asked.
+    pub asked: Vec<Value>,
 }
 
 impl World {
@@ -74,7 +80,15 @@ impl World {
     pub async fn new(scenario: Scenario) -> anyhow::Result<Self> {
         let notes = Arc::new(Notes::default());
         let clock = Clock::by_hand(scenario.start);
-        let node = crate::node(&scenario.config, clock, Random::seeded(scenario.seed), Some(notes.clone()))?;
+        let asked = Asked::default();
+        let backends = Arc::new(Backends::new(scenario.replies, asked.clone()));
+        let runtime = tokio::runtime::Handle::current();
+        let clients = Clients {
+            plugins: crate::client::Client::new(runtime.clone()),
+            upstreams: crate::client::Client::invented(backends.clone(), runtime),
+        };
+        let random = Random::seeded(scenario.seed);
+        let node = crate::node_with(&scenario.config, clock, random, Some(notes.clone()), clients)?;
         let (config, node, catalog, prepared) = crate::assemble(scenario.config, node).await?;
         let applier = Arc::new(Applier::new(node.clone()));
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), Drain::default()));
@@ -102,7 +116,7 @@ impl World {
         let listener = serving.abort_handle();
         // What `init` did belongs to no step.
         notes.0.lock().clear();
-        Ok(Self { node, applier, address, guests, notes, clients: BTreeMap::new(), listener })
+        Ok(Self { node, applier, address, guests, notes, backends, asked, clients: BTreeMap::new(), listener })
     }
 
     /// Lets one thing happen, and waits until all that follows from it has happened as well.
@@ -112,21 +126,25 @@ impl World {
             Event::Connect(connect) => happened.handshake = Some(self.connect(connect, names, &mut happened).await?),
             Event::Send { client, messages } => {
                 for message in messages {
-                    let message = filled(message, names)?;
+                    let message = names.message(message)?;
                     self.client(client)?.send(message.as_ref()).await.context("the gateway takes no message")?;
                 }
             }
             Event::Close { client, code, reason } => {
-                let reason = fill(names, reason)?;
+                let reason = names.text(reason)?;
                 self.client(client)?.close(*code, &reason).await.context("the gateway takes no goodbye")?;
             }
             Event::Break { client } => self.client(client)?.cut(),
             Event::Advance(by) => self.advance(*by, &mut happened).await?,
+            Event::Reply { upstream, to, reply } => {
+                let session = to.as_ref().map(|client| names.text(&format!("${{{client}}}"))).transpose()?;
+                self.backends.reply(upstream, session.as_deref(), reply.filled(names)?)?;
+            }
             Event::Publish { topic, message, key, metadata } => {
-                let topic = fill(names, topic)?;
+                let topic = names.text(topic)?;
                 let publish = Publish {
                     topic: TopicName::parse(&topic).with_context(|| format!("{topic:?} is no topic's name"))?,
-                    message: filled(message, names)?,
+                    message: names.message(message)?,
                     exclude: Vec::new(),
                     history: None,
                     idempotency_key: None,
@@ -140,6 +158,7 @@ impl World {
         }
         self.settle(&mut happened).await?;
         happened.notes = std::mem::take(&mut self.notes.0.lock());
+        happened.asked = std::mem::take(&mut self.asked.lock());
         Ok(happened)
     }
 
@@ -147,8 +166,13 @@ impl World {
     pub async fn leave(&mut self) -> anyhow::Result<()> {
         self.clients.values_mut().for_each(Client::cut);
         self.settle(&mut Happened::default()).await?;
+        while self.backends.open() > 0 {
+            self.backends.settle_all();
+            self.settle(&mut Happened::default()).await?;
+        }
         self.clients.clear();
         self.notes.0.lock().clear();
+        self.asked.lock().clear();
         Ok(())
     }
 
@@ -170,8 +194,8 @@ impl World {
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         self.guests.lock().insert(socket.local_addr()?.port(), Guest { peer: connect.peer, introduced });
         let known: HashSet<SessionId> = self.node.registry.all().iter().map(|outbox| outbox.id).collect();
-        let path = fill(names, &connect.path)?;
-        let headers = connect.headers.iter().map(|(name, value)| Ok((name.clone(), fill(names, value)?)));
+        let path = names.text(&connect.path)?;
+        let headers = connect.headers.iter().map(|(name, value)| Ok((name.clone(), names.text(value)?)));
         let headers: Vec<_> = headers.collect::<anyhow::Result<_>>()?;
         let (handshake, mut client) = Client::connect(socket.connect(self.address).await?, &path, &headers).await?;
         if handshake.status != 101 {
@@ -240,6 +264,10 @@ impl World {
     }
 
     fn is_busy(&self) -> bool {
+        // Whatever is on its way to an upstream, or back from it, is there soon.
+        if self.node.upstreams.running() != self.backends.open() {
+            return true;
+        }
         let ending = self.clients.values().filter(|client| client.over).filter_map(|client| client.session);
         self.node.presence.is_telling() || ending.into_iter().any(|id| self.node.registry.session(id).is_some())
     }
@@ -257,25 +285,4 @@ fn extensions(guest: &Guest) -> hyper::http::Extensions {
         extensions.insert(introduced.clone());
     }
     extensions
-}
-
-fn fill(names: &Names, text: &str) -> anyhow::Result<String> {
-    names.fill(text).map_err(|name| anyhow::anyhow!("${{{name}}} stands for nothing yet: no step before has found it"))
-}
-
-/// A message of the file, ready to be sent.
-fn filled(message: &Value, names: &Names) -> anyhow::Result<Message> {
-    let text = match message {
-        Value::String(text) => fill(names, text)?,
-        Value::Object(form) => match form.iter().next() {
-            Some((form, Value::String(text))) if form == "text" => text.clone(),
-            Some((form, Value::String(text))) if form == "base64" || form == "hex" => {
-                return Ok(MessageRef::Binary(&binary(form, text).map_err(anyhow::Error::msg)?).to_owned());
-            }
-            Some((_, json)) => fill(names, &json.to_string())?,
-            None => String::new(),
-        },
-        other => other.to_string(),
-    };
-    Ok(Message::Text(text.into()))
 }

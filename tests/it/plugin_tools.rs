@@ -89,6 +89,147 @@ kv = [{ increment = "n:heard", by = 1, ttl = "1m", is = 1 }]"#,
     assert_eq!(code, 0, "{out}{error}");
 }
 
+/// An upstream that gives no answer by itself.
+const BACK: &str = r#"
+[plugin]
+name = "hooks"
+grants = { upstreams = ["back"], users = true }
+
+[route]
+upstream = "back"
+
+[[upstream]]
+name = "back"
+timeout = "2s"
+breaker_failures = 2
+breaker_pause = "5s"
+response = "10B"
+"#;
+
+#[tokio::test]
+async fn what_an_upstream_is_asked_is_open_until_a_step_answers_it() {
+    let text = steps(
+        r#"connect = "a"
+effects = "any"
+
+connect = "b"
+effects = "any"
+
+client = "a"
+sends = ["ask one hello", "ask two hello"]
+effects = [
+  { request = "back", tag = "one", message = "hello", headers = { x-word = "yes" } },
+  { send-if-refused = "refused" },
+  { request = "back", tag = "two", message = "hello", headers = { x-word = "yes" } },
+  { send-if-refused = "refused" },
+]
+asks = [{ upstream = "back", message = "hello", session = "${a}", headers = { x-word = "yes" } }]
+
+client = "b"
+sends = "ask three hello"
+effects = "any"
+asks = [{ upstream = "back", session = "${b}" }]
+
+name = "the second of a session goes out when the first is answered"
+upstream = "back"
+replies = { status = 201, body = "made" }
+hooks = ["reply"]
+effects = [{ send = "one: 201 made" }]
+receives = { a = ["one: 201 made"] }
+asks = [{ upstream = "back", session = "${a}" }]
+
+name = "not the oldest"
+upstream = "back"
+to = "a"
+replies = { body = { hex = "00ff" } }
+receives = { a = ["two: 200 (bytes)"] }
+
+upstream = "back"
+replies = { body = "far too long" }
+receives = { b = ["three: TooLarge"] }
+
+client = "a"
+sends = "pass this"
+asks = [{ upstream = "back", message = "pass this" }]
+
+name = "nobody waits for this answer"
+upstream = "back"
+replies = 204
+hooks = []"#,
+    );
+    let (code, out, error) = scenario(&guests::hooks(), &format!("{BACK}{text}"), &[]).await;
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+#[tokio::test]
+async fn upstreams_fail_by_the_clock_of_the_scenario() {
+    let text = steps(
+        r#"connect = "a"
+effects = "any"
+
+client = "a"
+sends = "ask one hello"
+effects = "any"
+
+advance = "1999ms"
+receives = {}
+
+advance = "1ms"
+hooks = ["reply"]
+receives = { a = ["one: Timeout"] }
+
+client = "a"
+sends = "ask two hello"
+effects = "any"
+
+upstream = "back"
+replies = { failure = "unavailable" }
+receives = { a = ["two: Unavailable"] }
+
+name = "two failures in a row have opened the breaker"
+client = "a"
+sends = "ask three hello"
+effects = "any"
+receives = { a = ["refused"] }
+refuses = "its breaker is open"
+asks = []
+
+advance = "5s"
+
+client = "a"
+sends = "ask four hello"
+effects = "any"
+
+upstream = "back"
+replies = { failure = "broken" }
+receives = { a = ["four: Broken"] }
+
+upstream = "back"
+replies = 200"#,
+    );
+    let (code, out, _) = scenario(&guests::hooks(), &format!("{BACK}{text}"), &[]).await;
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("s: 1 of 11 steps failed"), "{out}");
+    assert!(out.contains("back replies: nothing that back was asked is open"), "{out}");
+}
+
+#[tokio::test]
+async fn an_upstream_may_answer_by_itself() {
+    let text = BACK.to_owned()
+        + "replies = { status = 200, body = { json = { ok = 1 } } }\n"
+        + &steps(
+            r#"connect = "a"
+effects = "any"
+
+client = "a"
+sends = ["ask one hello", "ask two hello"]
+effects = "any"
+receives = { a = ['one: 200 {"ok":1}', 'two: 200 {"ok":1}'] }"#,
+        );
+    let (code, out, error) = scenario(&guests::hooks(), &text, &[]).await;
+    assert_eq!(code, 0, "{out}{error}");
+}
+
 #[tokio::test]
 async fn what_differs_is_told_with_its_line() {
     let text = steps(

@@ -129,6 +129,7 @@ fn all(came: &Came, paint: Paint) -> String {
         ("denied", &came.denied),
         ("logs", &came.logs),
         ("kv", &came.kv),
+        ("asks", &came.asks),
     ] {
         if !values.is_empty() {
             put(key, &scenario::list(values));
@@ -136,6 +137,9 @@ fn all(came: &Came, paint: Paint) -> String {
     }
     if let Some(first) = came.failures.first() {
         put("fails", &scenario::inline(&first.as_str().into()));
+    }
+    if let Some(first) = came.refused.first() {
+        put("refuses", &scenario::inline(&first.as_str().into()));
     }
     let received: Vec<_> =
         came.received.iter().map(|(client, list)| format!("{client} = {}", scenario::list(list))).collect();
