@@ -104,9 +104,9 @@ pub async fn load(config: Config) -> anyhow::Result<(Config, Vec<Status>)> {
 }
 
 /// Measures what instances of a plugin's file cost, with the settings that it has in a configuration.
-async fn instances(file: &std::path::Path, config: &Config) -> anyhow::Result<plugin::Instances> {
+async fn instances(file: &std::path::Path, config: &Config, name: &str) -> anyhow::Result<plugin::Instances> {
     let bytes = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let settings = config.plugins.values().next().cloned().unwrap_or_default();
+    let settings = config.plugins.get(name).cloned().unwrap_or_default();
     let engine = plugin::engine(Room::of(config))?;
     let node = node(config, Clock::default(), Random::default(), None)?;
     plugin::instances(&engine, &bytes, &settings, node).await

@@ -15,11 +15,11 @@ pub enum Note {
     /// A hook was called and has answered.
     Call(Box<Called>),
     /// A log line; `level` in lower case.
-    Log { level: &'static str, message: String, fields: Vec<(String, String)> },
+    Log { plugin: String, level: &'static str, message: String, fields: Vec<(String, String)> },
     /// A call of the key-value store, with its result.
-    Kv(Value),
+    Kv { plugin: String, call: Value },
     /// Something was denied for want of a grant.
-    Denied { grant: &'static str, what: String },
+    Denied { plugin: String, grant: &'static str, what: String },
     /// An effect was refused as it was applied.
     Refused { why: String },
 }

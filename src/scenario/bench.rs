@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::expect::Came;
+use super::came::Came;
 use super::file::{BadScenario, Scenario};
 use super::pattern::Names;
 use super::world::World;
@@ -60,8 +60,8 @@ pub async fn bench(
 ) -> anyhow::Result<Bench> {
     let mut scenario = load(plugin, file)?;
     let steps = std::mem::take(&mut scenario.steps);
-    let about = scenario.about.clone();
-    let instances = crate::instances(plugin, &scenario.config).await?;
+    let (about, tested) = (scenario.about.clone(), scenario.plugin.clone());
+    let instances = crate::instances(plugin, &scenario.config, &tested).await?;
     let mut world = World::new(scenario).await?;
     let mut hooks: BTreeMap<String, Measured> = BTreeMap::new();
     let (begun, mut rounds, mut calls) = (Instant::now(), 0, 0);
@@ -79,6 +79,9 @@ pub async fn bench(
             };
             for note in &happened.notes {
                 let Note::Call(called) = note else { continue };
+                if called.plugin != tested {
+                    continue;
+                }
                 // The first round is for caches to be filled, the guest's and the machine's.
                 if rounds > 0 || begun.elapsed() >= time {
                     let measured = hooks.entry(called.hook.to_owned()).or_default();
@@ -91,7 +94,7 @@ pub async fn bench(
                 }
             }
             // Not for what differs, but for the names that later steps send.
-            let _ = Came::of(&step.event, happened).compare(&step.expected, &mut names);
+            let _ = Came::of(&tested, &step.event, happened).compare(&step.expected, &mut names);
             if rounds > 0 && begun.elapsed() >= time {
                 break;
             }

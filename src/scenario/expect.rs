@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use super::came::{Came, concerned};
 use super::client::Handshake;
 use super::expected::{Effects, Expected};
 use super::pattern::Names;
-use super::step::{Connect, Event};
 use super::words::inline;
-use super::world::Happened;
-use crate::tap::{Called, Note};
 
 /// One thing that is not as expected.
 #[derive(Debug)]
@@ -28,79 +26,7 @@ pub enum Line {
     Why(String),
 }
 
-/// What happened in a step, in the words of a scenario file.
-#[derive(Debug, Default)]
-pub struct Came {
-    pub hooks: Vec<Value>,
-    pub answers: Vec<Value>,
-    pub effects: Vec<Value>,
-    pub failures: Vec<String>,
-    pub logs: Vec<Value>,
-    pub kv: Vec<Value>,
-    pub asks: Vec<Value>,
-    pub denied: Vec<Value>,
-    pub refused: Vec<String>,
-    pub received: BTreeMap<String, Vec<Value>>,
-    pub handshake: Option<Handshake>,
-    /// Whom the client was let in as.
-    pub user: Option<String>,
-}
-
 impl Came {
-    pub fn of(event: &Event, happened: Happened) -> Self {
-        let mut came = Self {
-            received: happened.received,
-            handshake: happened.handshake,
-            asks: happened.asked,
-            ..Self::default()
-        };
-        if let Event::Connect(connect) = event {
-            came.user = introduced(connect);
-        }
-        for note in happened.notes {
-            match note {
-                Note::Call(called) => came.call(*called),
-                Note::Log { level, message, fields } => {
-                    let mut line = json!({ "level": level, "message": message });
-                    if !fields.is_empty() {
-                        line["fields"] =
-                            fields.into_iter().map(|(name, value)| (name, value.into())).collect::<Map<_, _>>().into();
-                    }
-                    came.logs.push(line);
-                }
-                Note::Kv(call) => came.kv.push(call),
-                Note::Denied { grant, what } => came.denied.push(format!("{grant} {what}").into()),
-                Note::Refused { why } => came.refused.push(why),
-            }
-        }
-        came
-    }
-
-    fn call(&mut self, called: Called) {
-        self.hooks.push(called.hook.into());
-        match called.answer {
-            Ok(answer) => {
-                if let Some(user) = answer.get("admit") {
-                    self.user = user.as_str().map(str::to_owned);
-                }
-                if answer != "done" {
-                    self.answers.push(without_nulls(answer));
-                }
-                self.effects.extend(called.effects.into_iter().map(without_nulls));
-            }
-            // Nothing that it asked for is applied.
-            Err(why) => self.failures.push(format!("{}: {why}", called.hook)),
-        }
-    }
-
-    /// With the clients' names for their sessions' ids.
-    pub fn tell(&mut self, names: &Names) {
-        let lists = [&mut self.effects, &mut self.kv, &mut self.asks].into_iter().chain(self.received.values_mut());
-        for value in lists.flatten() {
-            *value = names.told(value);
-        }
-    }
-
     /// What differs from what was expected; empty: nothing.
     pub fn compare(&self, expected: &Expected, names: &mut Names) -> Vec<Difference> {
         let mut all = Differences { names, all: Vec::new() };
@@ -127,7 +53,7 @@ impl Came {
             ("asks", &expected.asks, &self.asks),
         ] {
             if let Some(expected) = expected {
-                all.list(what, expected, got);
+                all.list(what, expected, &concerned(expected, got));
             }
         }
         all.all
@@ -140,29 +66,13 @@ impl Came {
             Some(Effects::These(these)) => these,
             None => &[],
         };
+        let mut got = concerned(these, &self.effects);
         // What a client has received tells of the sends.
         if expected.receives.is_some() && !these.iter().any(is_send) {
-            let got: Vec<_> = self.effects.iter().filter(|effect| !is_send(effect)).cloned().collect();
-            return all.list("effects", these, &got);
+            got.retain(|effect| !is_send(effect));
         }
-        all.list("effects", these, &self.effects);
+        all.list("effects", these, &got);
     }
-}
-
-/// The user that the scenario itself says the client is.
-fn introduced(connect: &Connect) -> Option<String> {
-    connect.introduced.as_ref().and_then(|(user, _)| user.clone())
-}
-
-/// TOML has no null: nobody, and never, are empty; an attribute that is removed has no value.
-fn without_nulls(value: Value) -> Value {
-    let Value::Object(keys) = value else { return value };
-    let kept = keys.into_iter().filter_map(|(key, value)| match value {
-        Value::Null if key == "value" => None,
-        Value::Null => Some((key, "".into())),
-        value => Some((key, value)),
-    });
-    Value::Object(kept.collect())
 }
 
 struct Differences<'a> {
@@ -311,6 +221,8 @@ impl Differences<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn lines(expected: Value, got: Value) -> Vec<String> {

@@ -42,6 +42,8 @@ pub struct Scenario {
     pub start: u64,
     pub seed: u64,
     pub config: Config,
+    /// The name of the plugin that is tested.
+    pub plugin: String,
     /// What upstreams answer by themselves, by their names.
     pub replies: BTreeMap<String, Reply>,
     pub steps: Vec<Step>,
@@ -53,7 +55,20 @@ struct Placed {
     step: Vec<Spanned<Table>>,
     #[serde(default)]
     upstream: Vec<Spanned<Table>>,
+    /// Others of the route's chain.
+    #[serde(default)]
+    plugins: BTreeMap<String, Spanned<Table>>,
 }
+
+/// What is made of `[[upstream]]`.
+#[derive(Default)]
+struct Upstreams {
+    tables: Vec<Table>,
+    replies: BTreeMap<String, Reply>,
+}
+
+/// A mistake, and where it begins in the text.
+type Mistake = (usize, String);
 
 impl Scenario {
     /// Reads a scenario for the plugin in a file.
@@ -88,12 +103,15 @@ impl Scenario {
             Ok((head.text("about")?, start, seed))
         };
         let (about, start, seed) = read(&mut head).map_err(|what| bad(None, what))?;
-        let (upstreams, replies) = upstreams(placed.upstream).map_err(|(at, what)| bad(Some(line_at(at)), what))?;
-        if !upstreams.is_empty() {
-            head.0.insert("upstream".to_owned(), upstreams.into());
-        }
-        let text = configuration(head.0, plugin).map_err(|what| bad(None, what))?;
         let base = file.parent().unwrap_or(Path::new("."));
+        let mistake = |(at, what)| bad(Some(line_at(at)), what);
+        let Upstreams { tables, replies } = upstreams(placed.upstream).map_err(mistake)?;
+        if !tables.is_empty() {
+            head.0.insert("upstream".to_owned(), tables.into());
+        }
+        head.0.remove("plugins");
+        let others = others(placed.plugins, base).map_err(mistake)?;
+        let (plugin, text) = configuration(head.0, plugin, others).map_err(|what| bad(None, what))?;
         let mut config = Config::parse(file, &text, base)
             .map_err(|error| bad(None, format!("[route], [topic], [upstream] or [plugin]: {}", error.what())))?;
         config.cache_directory = cache();
@@ -106,13 +124,13 @@ impl Scenario {
             step.check(&config).map_err(|what| bad(Some(step.line), what))?;
         }
         let about = about.unwrap_or_else(|| file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
-        Ok(Self { about, start, seed, config, replies, steps })
+        Ok(Self { about, start, seed, config, plugin, replies, steps })
     }
 }
 
 /// Gives the upstreams a place that nobody connects to, and takes out what they answer.
-fn upstreams(placed: Vec<Spanned<Table>>) -> Result<(Vec<Table>, BTreeMap<String, Reply>), (usize, String)> {
-    let (mut upstreams, mut replies) = (Vec::new(), BTreeMap::new());
+fn upstreams(placed: Vec<Spanned<Table>>) -> Result<Upstreams, Mistake> {
+    let mut upstreams = Upstreams::default();
     for upstream in placed {
         let at = upstream.span().start;
         let mut upstream = upstream.into_inner();
@@ -120,11 +138,34 @@ fn upstreams(placed: Vec<Spanned<Table>>) -> Result<(Vec<Table>, BTreeMap<String
         let name = name.ok_or((at, "an upstream needs a `name` of letters, digits, `-` and `_`".to_owned()))?;
         upstream.insert("url".to_owned(), backends::url(&name).into());
         if let Some(reply) = upstream.remove("replies") {
-            replies.insert(name, Reply::read(reply).map_err(|what| (at, what))?);
+            upstreams.replies.insert(name, Reply::read(reply).map_err(|what| (at, what))?);
         }
-        upstreams.push(upstream);
+        upstreams.tables.push(upstream);
     }
-    Ok((upstreams, replies))
+    Ok(upstreams)
+}
+
+/// The other plugins, with their files where they can be found from anywhere.
+fn others(placed: BTreeMap<String, Spanned<Table>>, base: &Path) -> Result<Table, Mistake> {
+    let mut others = Table::new();
+    for (name, plugin) in placed {
+        let at = plugin.span().start;
+        let mut plugin = plugin.into_inner();
+        let Some(toml::Value::String(file)) = plugin.get("file") else {
+            return Err((
+                at,
+                format!("where is the plugin `{name}`? Add `file = \"PATH.wasm\"`, relative to this file"),
+            ));
+        };
+        let file = base.join(file);
+        let file = std::path::absolute(&file).unwrap_or(file);
+        if !file.is_file() {
+            return Err((at, format!("the plugin `{name}`: there is no file {}", file.display())));
+        }
+        plugin.insert("file".to_owned(), file.to_string_lossy().into_owned().into());
+        others.insert(name, plugin.into());
+    }
+    Ok(others)
 }
 
 /// Where compiled plugins are kept: nothing is left beside the scenario.
@@ -134,8 +175,8 @@ fn cache() -> PathBuf {
     set("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir).join("tidegate")
 }
 
-/// The gateway's configuration, of which the scenario says what matters to it.
-fn configuration(mut head: Table, file: &Path) -> Result<String, String> {
+/// The name of the plugin in `file`, and the gateway's configuration, of which the scenario says what matters to it.
+fn configuration(mut head: Table, file: &Path, others: Table) -> Result<(String, String), String> {
     let table = |head: &mut Table, key: &str| match head.remove(key) {
         None => Ok(Table::new()),
         Some(toml::Value::Table(table)) => Ok(table),
@@ -150,6 +191,7 @@ fn configuration(mut head: Table, file: &Path) -> Result<String, String> {
     };
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     plugin.insert("file".to_owned(), file.to_string_lossy().into_owned().into());
+    check_chain(&name, &route, &others)?;
     let plugins = toml::Value::Array(vec![name.clone().into()]);
     let heartbeat = Table::from_iter([("interval".to_owned(), NEVER.into())]);
     for (key, value) in [
@@ -161,10 +203,33 @@ fn configuration(mut head: Table, file: &Path) -> Result<String, String> {
         route.entry(key).or_insert(value);
     }
     head.insert("route".to_owned(), toml::Value::Array(vec![route.into()]));
-    let mut plugins = Table::new();
-    plugins.insert(name, plugin.into());
+    let mut plugins = others;
+    plugins.insert(name.clone(), plugin.into());
     head.insert("plugin".to_owned(), plugins.into());
-    Ok(document(&head))
+    Ok((name, document(&head)))
+}
+
+/// Whether the route's plugins are the ones that there are.
+fn check_chain(tested: &str, route: &Table, others: &Table) -> Result<(), String> {
+    if others.contains_key(tested) {
+        return Err(format!("[plugins.{tested}] has the name of the plugin that is tested: its own table is [plugin]"));
+    }
+    let Some(toml::Value::Array(chain)) = route.get("plugins") else {
+        return match others.keys().next() {
+            Some(other) => Err(format!(
+                "in which order are the plugins called? Add `plugins = [\"{other}\", \"{tested}\"]` to [route]"
+            )),
+            None => Ok(()),
+        };
+    };
+    let chain: Vec<_> = chain.iter().filter_map(toml::Value::as_str).collect();
+    if let Some(unknown) = chain.iter().find(|name| **name != tested && !others.contains_key(**name)) {
+        return Err(format!("[route] names the plugin `{unknown}`: add [plugins.{unknown}] with its `file`"));
+    }
+    match others.keys().map(String::as_str).chain([tested]).find(|name| !chain.contains(name)) {
+        Some(missing) => Err(format!("the plugin `{missing}` is in no chain: add it to `plugins` of [route]")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -226,6 +291,20 @@ mod tests {
             ("\n[[upstream]]\nurl = \"http://a/\"", "a.toml:2: an upstream needs a `name`"),
             ("[[upstream]]\nname = \"back\"\nreplies = \"ok\"", "a.toml:1: `replies` is a status"),
             ("[[upstream]]\nname = \"back\"\ntimeuot = \"1s\"", "unknown field `timeuot`"),
+        ] {
+            let told = read(text).err().unwrap();
+            assert!(told.contains(expected), "{text}: {told}");
+        }
+        for (text, expected) in [
+            ("[plugins.a]\ngrants = {}", "a.toml:1: where is the plugin `a`? Add `file"),
+            ("\n[plugins.a]\nfile = \"no.wasm\"", "a.toml:2: the plugin `a`: there is no file "),
+            (
+                "[plugins.a]\nfile = \"x.wasm\"",
+                "in which order are the plugins called? Add `plugins = [\"a\", \"plugin\"]`",
+            ),
+            ("[plugins.plugin]\nfile = \"x.wasm\"", "its own table is [plugin]"),
+            ("[route]\nplugins = [\"a\", \"plugin\"]", "add [plugins.a] with its `file`"),
+            ("[route]\nplugins = [\"a\"]\n[plugins.a]\nfile = \"x.wasm\"", "the plugin `plugin` is in no chain"),
         ] {
             let told = read(text).err().unwrap();
             assert!(told.contains(expected), "{text}: {told}");

@@ -3,6 +3,7 @@
 
 mod backends;
 mod bench;
+mod came;
 mod client;
 mod expect;
 mod expected;
@@ -17,7 +18,8 @@ mod world;
 use std::path::Path;
 
 pub use bench::{Bench, bench};
-pub use expect::{Came, Difference, Line};
+pub use came::Came;
+pub use expect::{Difference, Line};
 pub use file::BadScenario;
 pub use words::{inline, list};
 
@@ -55,6 +57,7 @@ impl Run {
 pub async fn run(plugin: &Path, file: &Path) -> anyhow::Result<Run> {
     let mut scenario = Scenario::load(file, plugin)?;
     let steps = std::mem::take(&mut scenario.steps);
+    let plugin_name = scenario.plugin.clone();
     let mut run = Run { about: scenario.about.clone(), outcomes: Vec::new(), broken: None, steps: steps.len() };
     let mut world = World::new(scenario).await?;
     let mut names = Names::default();
@@ -66,7 +69,7 @@ pub async fn run(plugin: &Path, file: &Path) -> anyhow::Result<Run> {
                 break;
             }
         };
-        let mut came = Came::of(&step.event, happened);
+        let mut came = Came::of(&plugin_name, &step.event, happened);
         let differences = came.compare(&step.expected, &mut names);
         came.tell(&names);
         run.outcomes.push(Outcome { line: step.line, name: step.name, came, differences });

@@ -74,8 +74,12 @@ pub fn document(table: &toml::Table) -> String {
 }
 
 fn ordered(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
-    let first = |key: &String| FIRST.contains(&key.as_str());
-    object.iter().filter(move |(key, _)| first(key)).chain(object.iter().filter(move |(key, _)| !first(key)))
+    let place = |key: &str| match key {
+        // Whose doing it is says less than what it is.
+        "plugin" => 2,
+        key => u8::from(!FIRST.contains(&key)),
+    };
+    (0..=2).flat_map(move |wanted| object.iter().filter(move |(key, _)| place(key) == wanted))
 }
 
 fn word(key: &str) -> String {
@@ -124,5 +128,7 @@ mod tests {
     fn an_effect_begins_with_its_verb() {
         let effect = value!({ "exclude": ["x"], "message": "m", "publish": "room" });
         assert_eq!(inline(&effect), r#"{ publish = "room", exclude = ["x"], message = "m" }"#);
+        let others = value!({ "plugin": "auth", "set-expiry": 5 });
+        assert_eq!(inline(&others), r#"{ set-expiry = 5, plugin = "auth" }"#);
     }
 }

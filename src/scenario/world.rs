@@ -88,7 +88,7 @@ impl World {
             upstreams: crate::client::Client::invented(backends.clone(), runtime),
         };
         let random = Random::seeded(scenario.seed);
-        let node = crate::node_with(&scenario.config, clock, random, Some(notes.clone()), clients)?;
+        let node = crate::node_with(&scenario.config, None, clock, random, Some(notes.clone()), clients)?;
         let (config, node, catalog, prepared) = crate::assemble(scenario.config, node).await?;
         let applier = Arc::new(Applier::new(node.clone()));
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), Drain::default()));

@@ -231,6 +231,92 @@ receives = { a = ['one: 200 {"ok":1}', 'two: 200 {"ok":1}'] }"#,
 }
 
 #[tokio::test]
+async fn a_chain_tells_whose_effects_are_whose() {
+    const ANN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbm4iLCJpYXQiOjE4OTM0NTYwMDAsImV4cCI6MTg5MzQ1\
+                       OTYwMCwicm9sZSI6Imhvc3QifQ.tGf3RGA6TTxgGv7l69PmWSgpYL0bXWthHiwyDwNgrXo";
+    let head = format!(
+        r#"
+[plugin]
+name = "chat"
+grants = {{ publish = ["room:*"], subscribe = ["room:*"], users = true }}
+
+[plugins.jwt-auth]
+file = "{}"
+config = {{ secret = "0123456789abcdef0123456789abcdef", attributes = ["role"] }}
+grants = {{ headers = ["authorization"] }}
+
+[route]
+path = "/chat/{{room}}"
+plugins = ["jwt-auth", "chat"]
+topics = ["room:*"]
+
+[[topic]]
+pattern = "room:*"
+presence = true
+"#,
+        plugin("jwt-auth")
+    );
+    let text = steps(
+        &r#"name = "what the others ask for needs not be said"
+connect = "nobody"
+path = "/chat/blue"
+refused = 401
+
+connect = "ann"
+path = "/chat/blue"
+headers = { authorization = "Bearer ANN" }
+admitted = "ann"
+hooks = [{ hook = "authenticate", plugin = "jwt-auth" }, "opened", "presence"]
+answers = [{ admit = "ann", plugin = "jwt-auth" }]
+effects = [
+  { set-attribute = "role", value = "host", plugin = "jwt-auth" },
+  { set-expiry = "2030-01-01T01:00:00Z", plugin = "jwt-auth" },
+  { send = '{"type": "welcome", "user": "ann", "...": 0}' },
+  { subscribe = "room:blue", "..." = 0 },
+  { publish = "room:blue", "..." = 0 },
+]
+
+client = "ann"
+sends = '{"type": "say", "text": "hello"}'
+hooks = ["inbound"]
+effects = "any"
+receives = { ann = ['{"type": "message", "user": "ann", "text": "hello", "...": 0}'] }
+
+advance = "1h"
+receives = { ann = [{ close = 3000 }] }
+effects = "any""#
+            .replace("ANN", ANN),
+    );
+    let chat = std::fs::read(plugin("chat")).unwrap();
+    let (code, out, error) = scenario(&chat, &format!("{head}{text}"), &[]).await;
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+#[tokio::test]
+async fn others_of_a_chain_may_fail_a_step_too() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("scenarios")).unwrap();
+    std::fs::write(directory.path().join("teller.wasm"), guests::wat("teller", &[])).unwrap();
+    let text = |more: &str| {
+        "[route]\nplugins = [\"teller\", \"plugin\"]\n[plugins.teller]\nfile = \"../teller.wasm\"\n".to_owned()
+            + &steps(&format!("connect = \"a\"\n\nclient = \"a\"\nsends = \"x\"\n{more}"))
+    };
+    let echo = plugin("echo");
+    let test = ["plugin", "test", &echo, "scenarios/s.toml", "--verbose"];
+    std::fs::write(directory.path().join("scenarios/s.toml"), text("logs = []")).unwrap();
+    let (code, out, _) = run(directory.path(), &test).await;
+    let denied = "{ denied = \"kv n:heard\", plugin = \"teller\" }";
+    assert!(code == 1 && out.contains("s: 1 of 2 steps failed"), "{out}");
+    assert!(out.contains(&format!("      + {denied}\n")), "{out}");
+    assert!(out.contains("logs = [{ level = \"info\", message = \"heard\", plugin = \"teller\" }]"), "{out}");
+    std::fs::write(directory.path().join("scenarios/s.toml"), text(&format!("denied = [{denied}]"))).unwrap();
+    let (code, out, error) = run(directory.path(), &test).await;
+    assert_eq!(code, 0, "{out}{error}");
+    let (code, _, error) = scenario(&guests::wat("teller", &[]), "[plugins.other]\nfile = \"none.wasm\"", &[]).await;
+    assert!(code == 64 && error.starts_with("tidegate: s.toml:1: the plugin `other`: there is no file"), "{error}");
+}
+
+#[tokio::test]
 async fn what_differs_is_told_with_its_line() {
     let text = steps(
         r#"connect = "a"

@@ -45,7 +45,7 @@ fn outcome<T>(result: &Result<T, Refusal>, is: impl FnOnce(&T) -> Value) -> Valu
 impl State {
     fn tell_kv(&self, call: impl FnOnce() -> Value) {
         if let Some(tap) = self.context.node.tap.as_ref().filter(|_| !self.context.shadow) {
-            tap.note(Note::Kv(call()));
+            tap.note(Note::Kv { plugin: self.context.name.to_string(), call: call() });
         }
     }
 }

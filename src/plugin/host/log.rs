@@ -42,8 +42,8 @@ impl wit::log::Host for State {
     fn write_fields(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
         self.enter()?;
         if let Some(tap) = &self.context.node.tap {
-            let (message, fields) = (message.clone(), fields.clone());
-            tap.note(Note::Log { level: name(level), message, fields });
+            let (plugin, message, fields) = (self.context.name.to_string(), message.clone(), fields.clone());
+            tap.note(Note::Log { plugin, level: name(level), message, fields });
         }
         let plugin = &*self.context.name;
         let generation = self.context.generation;

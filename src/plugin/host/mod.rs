@@ -278,7 +278,7 @@ impl State {
         let plugin = &*self.context.name;
         self.context.node.metrics.denied.with_label_values(&[plugin, grant]).inc();
         if let Some(tap) = &self.context.node.tap {
-            tap.note(Note::Denied { grant, what: what.to_owned() });
+            tap.note(Note::Denied { plugin: plugin.to_owned(), grant, what: what.to_owned() });
         }
         // A line a second says it all.
         let now = Instant::now();

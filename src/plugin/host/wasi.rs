@@ -176,7 +176,8 @@ impl Print {
         }
         let level = if self.error { "error" } else { "info" };
         if let Some(tap) = &self.context.node.tap {
-            tap.note(Note::Log { level, message: text.to_owned(), fields: Vec::new() });
+            let (plugin, message) = (self.context.name.to_string(), text.to_owned());
+            tap.note(Note::Log { plugin, level, message, fields: Vec::new() });
         }
         let (plugin, generation) = (&*self.context.name, self.context.generation);
         let hook = Hook::ALL.get(usize::from(self.speaker.hook.load(Ordering::Relaxed))).map_or("", |hook| hook.name());
