@@ -13,12 +13,12 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{Http, headers};
+use super::{Http, Introduced, headers};
 use crate::config::HttpConfig;
-use crate::message::unix_now;
 use crate::plugin::{Effect, Effects, Event, Failure, Hook, HttpAnswer, HttpRequest, RouteChain};
 use crate::reply::{Body, Refusal, internal, text, unavailable, unavailable_for};
 use crate::state::{Handshake, SessionState};
+use crate::tap::Note;
 use crate::transport::websocket;
 
 /// What the gateway tells the handler; a client's own headers of such names are taken out.
@@ -57,15 +57,18 @@ impl Http {
             parameters.iter().map(|(name, value)| (name.to_string(), (&**value).into())).collect();
         let mut event = Event::default();
         let mut admitted = None;
-        if config.authenticate && chain.has(Hook::Authenticate) && !is_preflight(&parts) {
+        let introduced = parts.extensions.get::<Introduced>();
+        let decided = introduced.is_some() || chain.has(Hook::Authenticate);
+        if config.authenticate && decided && !is_preflight(&parts) {
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             let handshake = Handshake::new(target, peer, headers(&parts.headers), parameters);
-            let (state, effects) = self.authenticate(&route, &chain, "http", handshake, parts.extensions.get()).await?;
+            let (state, effects) = self.authenticate(&route, &chain, "http", handshake, introduced).await?;
             event.effects = effects;
             admitted = Some(state);
         }
         let response_headers = std::mem::take(&mut event.effects.response.headers);
-        introduce(&mut parts.headers, admitted.as_deref(), &event.effects, &named, peer)?;
+        let now = self.applier.node.clock.unix();
+        introduce(&mut parts.headers, admitted.as_deref(), &event.effects, &named, (peer, now))?;
         let body = read(body, &config).await?;
         let head = parts.method == Method::HEAD;
         let request = HttpRequest {
@@ -86,6 +89,9 @@ impl Http {
         let gone = route.route.rules().redis_gone;
         if let Err(why) = self.applier.apply(&mut effects, gone).await {
             self.applier.node.metrics.effects_refused.inc();
+            if let Some(tap) = &self.applier.node.tap {
+                tap.note(Note::Refused { why: why.to_string() });
+            }
             tracing::warn!(route = &*route.route.name, %why, "an effect was refused: the event's later ones are not applied, and the client is told to try again");
             return Err(unavailable("not accepted now; try again later"));
         }
@@ -127,7 +133,7 @@ fn introduce(
     admitted: Option<&SessionState>,
     effects: &Effects,
     parameters: &serde_json::Map<String, serde_json::Value>,
-    peer: IpAddr,
+    (peer, now): (IpAddr, u64),
 ) -> Result<(), Refusal> {
     let forged: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
     for name in forged {
@@ -156,7 +162,7 @@ fn introduce(
                 attributes.insert(name.to_string(), (&**value).into());
             }
             Effect::SetAttribute(name, None) => drop(attributes.remove(&**name)),
-            Effect::SetExpiry(Some(at)) if *at <= unix_now() => {
+            Effect::SetExpiry(Some(at)) if *at <= now => {
                 return Err(refusal(StatusCode::UNAUTHORIZED, "what you came with has expired"));
             }
             _ => {}

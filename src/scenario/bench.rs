@@ -68,7 +68,7 @@ pub async fn bench(
     while rounds == 0 || begun.elapsed() < time {
         let mut names = Names::default();
         for step in &steps {
-            let happened = match world.happen(&step.event, &mut names).await {
+            let happened = match world.happen(step, &mut names).await {
                 Ok(happened) => happened,
                 // What is there from the rounds before may have changed the story.
                 Err(_) if rounds > 0 => break,

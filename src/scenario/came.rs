@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Handshake;
 use super::pattern::Names;
+use super::request::Response;
 use super::step::{Connect, Event};
 use super::world::Happened;
 use crate::tap::{Called, Note};
@@ -30,6 +31,9 @@ pub struct Came {
     pub refused: Vec<String>,
     pub received: BTreeMap<String, Vec<Value>>,
     pub handshake: Option<Handshake>,
+    pub response: Option<Response>,
+    /// What was asked of servers that the scenario does not have.
+    pub unanswered: Vec<String>,
     /// Whom the client was let in as.
     pub user: Option<String>,
 }
@@ -40,7 +44,9 @@ impl Came {
         let mut came = Self {
             received: happened.received,
             handshake: happened.handshake,
+            response: happened.response,
             asks: happened.asked,
+            unanswered: happened.unanswered,
             ..Self::default()
         };
         if let Event::Connect(connect) = event {
@@ -120,7 +126,7 @@ pub fn concerned(expected: &[Value], got: &[Value]) -> Vec<Value> {
 
 /// The user that the scenario itself says the client is.
 fn introduced(connect: &Connect) -> Option<String> {
-    connect.introduced.as_ref().and_then(|(user, _)| user.clone())
+    connect.caller.introduced.as_ref().and_then(|(user, _)| user.clone())
 }
 
 /// TOML has no null: nobody, and never, are empty; an attribute that is removed has no value.

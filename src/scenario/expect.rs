@@ -8,6 +8,7 @@ use super::came::{Came, concerned};
 use super::client::Handshake;
 use super::expected::{Effects, Expected};
 use super::pattern::Names;
+use super::request::Response;
 use super::words::inline;
 
 /// One thing that is not as expected.
@@ -33,6 +34,10 @@ impl Came {
         if let Some(handshake) = &self.handshake {
             all.handshake(handshake, self.user.as_deref(), expected);
         }
+        if let Some(response) = &self.response {
+            all.response(response, expected.responds.as_ref());
+        }
+        self.unanswered.iter().for_each(|what| all.unexpected("nobody was there to answer", what));
         all.reasons("fails", expected.fails.as_deref(), "it failed", &self.failures);
         let refused = "an effect was refused as it was applied";
         all.reasons("refuses", expected.refuses.as_deref(), refused, &self.refused);
@@ -204,6 +209,25 @@ impl Differences<'_> {
                 }
             }
             Some(wanted) => self.value("admitted as", wanted, &got),
+        }
+    }
+
+    /// Without expectations, any that is no error.
+    fn response(&mut self, response: &Response, expected: Option<&Value>) {
+        let Response { status, headers, body } = response;
+        let Some(Value::Object(keys)) = expected else {
+            if *status >= 400 {
+                let got = format!("responds = {}", inline(&response.told()));
+                self.push("the response", vec![Line::Expected("no error".to_owned()), Line::Got(got)]);
+            }
+            return;
+        };
+        for (key, wanted) in keys {
+            match key.as_str() {
+                "status" => self.value("responds with the status", wanted, &(*status).into()),
+                "headers" => self.headers(wanted, headers),
+                _ => self.value("responds with the body", wanted, body),
+            }
         }
     }
 

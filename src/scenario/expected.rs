@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::keys::{Keys, check_message, duration, time};
+use super::step::Event;
 
 /// What must come of it. None: it is not looked at.
 #[derive(Default)]
@@ -13,6 +14,7 @@ pub struct Expected {
     pub receives: Option<BTreeMap<String, Vec<Value>>>,
     pub admitted: Option<Value>,
     pub refused: Option<Value>,
+    pub responds: Option<Value>,
     pub answers: Option<Vec<Value>>,
     pub hooks: Option<Vec<Value>>,
     pub logs: Option<Vec<Value>>,
@@ -29,7 +31,8 @@ pub enum Effects {
 }
 
 impl Expected {
-    pub fn read(keys: &mut Keys, connects: bool) -> Result<Self, String> {
+    pub fn read(keys: &mut Keys, event: &Event) -> Result<Self, String> {
+        let connects = matches!(event, Event::Connect(_));
         let effects = match keys.json("effects") {
             None => None,
             Some(Value::Array(list)) => Some(Effects::These(list.into_iter().map(effect).collect::<Result<_, _>>()?)),
@@ -46,6 +49,10 @@ impl Expected {
             receives,
             admitted: if connects { keys.json("admitted") } else { None },
             refused: if connects { keys.json("refused") } else { None },
+            responds: match event {
+                Event::Request(_) => keys.json("responds").map(response).transpose()?,
+                _ => None,
+            },
             answers: keys.list("answers")?,
             hooks: keys.list("hooks")?,
             logs: keys.list("logs")?.map(|logs| logs.into_iter().map(log).collect()),
@@ -130,12 +137,37 @@ fn kv(mut call: Value) -> Result<Value, String> {
 
 /// What is not named is not looked at.
 fn ask(mut ask: Value) -> Result<Value, String> {
+    if let Value::String(request) = ask {
+        ask = json!({ "request": request });
+    }
     let Value::Object(keys) = &mut ask else {
-        return Err("what is asked is a table, such as { upstream = \"back\", message = \"hello\" }".to_owned());
+        return Err(
+            "what is asked is \"GET https://…\", or a table such as { upstream = \"back\", message = \"hello\" }"
+                .to_owned(),
+        );
     };
     keys.insert("...".to_owned(), 0.into());
     if let Some(Value::Object(headers)) = keys.get_mut("headers") {
         headers.insert("...".to_owned(), 0.into());
     }
     Ok(ask)
+}
+
+/// A status alone, or a table.
+fn response(response: Value) -> Result<Value, String> {
+    let wrong = || "`responds` is a status, or a table with `status`, `headers` and `body`".to_owned();
+    let keys = match response {
+        Value::Number(_) => return Ok(json!({ "status": response })),
+        Value::Object(keys) => keys,
+        _ => return Err(wrong()),
+    };
+    for (key, value) in &keys {
+        match key.as_str() {
+            "status" if value.is_number() => {}
+            "headers" if value.is_object() => {}
+            "body" => check_message(value)?,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(keys.into())
 }

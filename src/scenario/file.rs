@@ -10,6 +10,7 @@ use toml::{Spanned, Table};
 use super::backends;
 use super::keys::{Keys, START, time};
 use super::reply::Reply;
+use super::servers::Server;
 use super::step::Step;
 use super::words::{self, document};
 use crate::config::{Config, is_name};
@@ -46,6 +47,8 @@ pub struct Scenario {
     pub plugin: String,
     /// What upstreams answer by themselves, by their names.
     pub replies: BTreeMap<String, Reply>,
+    /// The servers that plugins may find.
+    pub servers: Vec<Server>,
     pub steps: Vec<Step>,
 }
 
@@ -55,6 +58,8 @@ struct Placed {
     step: Vec<Spanned<Table>>,
     #[serde(default)]
     upstream: Vec<Spanned<Table>>,
+    #[serde(default)]
+    server: Vec<Spanned<Table>>,
     /// Others of the route's chain.
     #[serde(default)]
     plugins: BTreeMap<String, Spanned<Table>>,
@@ -109,6 +114,12 @@ impl Scenario {
         if !tables.is_empty() {
             head.0.insert("upstream".to_owned(), tables.into());
         }
+        head.0.remove("server");
+        let servers = placed.server.into_iter().map(|server| {
+            let at = server.span().start;
+            Server::read(server.into_inner()).map_err(|what| (at, what))
+        });
+        let servers = servers.collect::<Result<_, _>>().map_err(mistake)?;
         head.0.remove("plugins");
         let others = others(placed.plugins, base).map_err(mistake)?;
         let (plugin, text) = configuration(head.0, plugin, others).map_err(|what| bad(None, what))?;
@@ -124,7 +135,7 @@ impl Scenario {
             step.check(&config).map_err(|what| bad(Some(step.line), what))?;
         }
         let about = about.unwrap_or_else(|| file.file_stem().unwrap_or_default().to_string_lossy().into_owned());
-        Ok(Self { about, start, seed, config, plugin, replies, steps })
+        Ok(Self { about, start, seed, config, plugin, replies, servers, steps })
     }
 }
 
@@ -280,6 +291,11 @@ mod tests {
             ("connect = \"a\"\neffects = [\"x\"]", "an effect is a table"),
             ("upstream = \"back\"", "what does back do?"),
             ("upstream = \"back\"\nreplies = 200", "a.toml:2: there is no upstream `back`: add [[upstream]]"),
+            ("request = \"/\"", "\"/\" is no request: write a method and a path"),
+            ("request = \"GET a\"", "the path \"a\" must begin with `/`"),
+            ("request = \"GET /\"\nresponds = { stauts = 200 }", "`responds` is a status, or a table"),
+            ("request = \"GET /\"\nservers = [{ url = \"a.test\" }]", "a.toml:2: \"a.test\" is no URL"),
+            ("connect = \"a\"\nresponds = 200", "`responds` is no word of this step"),
             ("connect = ", "a.toml:3: "),
         ] {
             let told = step(text);
@@ -289,6 +305,7 @@ mod tests {
         assert!(told.contains("unknown field `publishes`"), "{told}");
         for (text, expected) in [
             ("\n[[upstream]]\nurl = \"http://a/\"", "a.toml:2: an upstream needs a `name`"),
+            ("\n\n[[server]]\nurl = \"http://a.test\"", "a.toml:3: what does http://a.test/ answer?"),
             ("[[upstream]]\nname = \"back\"\nreplies = \"ok\"", "a.toml:1: `replies` is a status"),
             ("[[upstream]]\nname = \"back\"\ntimeuot = \"1s\"", "unknown field `timeuot`"),
         ] {

@@ -11,6 +11,8 @@ mod file;
 mod keys;
 mod pattern;
 mod reply;
+mod request;
+mod servers;
 mod step;
 mod words;
 mod world;
@@ -62,7 +64,7 @@ pub async fn run(plugin: &Path, file: &Path) -> anyhow::Result<Run> {
     let mut world = World::new(scenario).await?;
     let mut names = Names::default();
     for step in steps {
-        let happened = match world.happen(&step.event, &mut names).await {
+        let happened = match world.happen(&step, &mut names).await {
             Ok(happened) => happened,
             Err(error) => {
                 run.broken = Some((step.line, format!("{}: {error:#}", step.name)));

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hyper::Method;
 use serde_json::Value;
 use toml::Table;
 
@@ -10,18 +11,22 @@ use super::expected::Expected;
 use super::keys::{Keys, check_message, duration};
 use super::pattern::is_name;
 use super::reply::Reply;
+use super::servers::Server;
 use crate::config::Config;
 
 pub struct Step {
     pub line: usize,
     pub name: String,
     pub event: Event,
+    /// Servers that answer in this step.
+    pub servers: Vec<Server>,
     pub expected: Expected,
 }
 
 /// What happens.
 pub enum Event {
     Connect(Box<Connect>),
+    Request(Box<Request>),
     Send {
         client: String,
         messages: Vec<Value>,
@@ -51,6 +56,18 @@ pub enum Event {
 
 pub struct Connect {
     pub client: String,
+    pub caller: Caller,
+}
+
+/// Plain HTTP.
+pub struct Request {
+    pub method: Method,
+    pub caller: Caller,
+    pub body: Value,
+}
+
+/// Who comes to the gateway's door, and for what.
+pub struct Caller {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub peer: IpAddr,
@@ -64,10 +81,11 @@ impl Step {
         let mut keys = Keys(table);
         let name = keys.text("name")?;
         let event = Event::read(&mut keys)?;
-        let expected = Expected::read(&mut keys, matches!(event, Event::Connect(_)))?;
+        let expected = Expected::read(&mut keys, &event)?;
+        let servers = servers(&mut keys)?;
         keys.done("this step")?;
         let name = name.unwrap_or_else(|| event.name());
-        Ok(Self { line, name, event, expected })
+        Ok(Self { line, name, event, servers, expected })
     }
 
     /// What only the rest of the file can tell.
@@ -84,6 +102,9 @@ impl Event {
     fn read(keys: &mut Keys) -> Result<Self, String> {
         if let Some(client) = keys.text("connect")? {
             return Ok(Self::Connect(Box::new(Connect::read(client, keys)?)));
+        }
+        if let Some(request) = keys.text("request")? {
+            return Ok(Self::Request(Box::new(Request::read(&request, keys)?)));
         }
         if let Some(upstream) = keys.text("upstream")? {
             let reply = keys
@@ -120,12 +141,14 @@ impl Event {
             check_message(&message)?;
             return Ok(Self::Publish { topic, message, key: keys.text("key")?, metadata: keys.pairs("metadata")? });
         }
-        Err("nothing happens: a step has one of `connect`, `client`, `advance`, `publish` and `upstream`".to_owned())
+        Err("nothing happens: a step has one of `connect`, `client`, `request`, `advance`, `publish` and `upstream`"
+            .to_owned())
     }
 
     fn name(&self) -> String {
         match self {
             Self::Connect(connect) => format!("{} connects", connect.client),
+            Self::Request(request) => format!("{} {}", request.method, request.caller.path),
             Self::Send { client, .. } => format!("{client} sends"),
             Self::Close { client, .. } => format!("{client} closes"),
             Self::Break { client } => format!("the connection of {client} breaks"),
@@ -142,14 +165,34 @@ impl Connect {
             return Err(format!("{client:?} cannot name a client: use letters, digits, `-` and `_`"));
         }
         let path = keys.text("path")?.unwrap_or_else(|| "/".to_owned());
+        let mut caller = Caller::read(path, keys)?;
+        if let Some(names) = keys.list("subprotocols")? {
+            let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
+            caller.headers.push(("sec-websocket-protocol".to_owned(), names.join(", ")));
+        }
+        Ok(Self { client, caller })
+    }
+}
+
+impl Request {
+    /// `GET /path`.
+    fn read(request: &str, keys: &mut Keys) -> Result<Self, String> {
+        let wrong = || format!("{request:?} is no request: write a method and a path, such as \"GET /\"");
+        let (method, path) = request.split_once(' ').ok_or_else(wrong)?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| wrong())?;
+        let caller = Caller::read(path.to_owned(), keys)?;
+        let body = keys.json("body").unwrap_or_else(|| "".into());
+        check_message(&body)?;
+        Ok(Self { method, caller, body })
+    }
+}
+
+impl Caller {
+    fn read(path: String, keys: &mut Keys) -> Result<Self, String> {
         if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(format!("the path {path:?} must begin with `/` and have no spaces"));
         }
-        let mut headers = keys.pairs("headers")?;
-        if let Some(names) = keys.list("subprotocols")? {
-            let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
-            headers.push(("sec-websocket-protocol".to_owned(), names.join(", ")));
-        }
+        let headers = keys.pairs("headers")?;
         if let Some((name, _)) = headers.iter().find(|(name, value)| (name.clone() + value).contains(['\r', '\n'])) {
             return Err(format!("the header {name:?} has a line break in it"));
         }
@@ -157,6 +200,19 @@ impl Connect {
         let peer = peer.parse().map_err(|_| format!("{peer:?} is no IP address"))?;
         let (user, attributes) = (keys.text("user")?, keys.pairs("attributes")?);
         let introduced = (user.is_some() || !attributes.is_empty()).then_some((user, attributes));
-        Ok(Self { client, path, headers, peer, introduced })
+        Ok(Self { path, headers, peer, introduced })
     }
+}
+
+fn servers(keys: &mut Keys) -> Result<Vec<Server>, String> {
+    let list = match keys.0.remove("servers") {
+        None => return Ok(Vec::new()),
+        Some(toml::Value::Array(list)) => list,
+        Some(_) => return Err("`servers` is a list of tables with `url` and `replies`".to_owned()),
+    };
+    let read = |server| match server {
+        toml::Value::Table(table) => Server::read(table),
+        _ => Err("a server is a table with `url` and `replies`".to_owned()),
+    };
+    list.into_iter().map(read).collect()
 }

@@ -28,6 +28,7 @@ const FIRST: &[&str] = &[
     "forward",
     "request",
     "upstream",
+    "status",
 ];
 
 /// TOML as JSON. Dates become strings.

@@ -9,16 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::backends::{Asked, Backends};
 use super::client::{Client, Handshake};
 use super::file::Scenario;
 use super::pattern::Names;
-use super::step::{Connect, Event};
+use super::request::{self, Response};
+use super::servers::Servers;
+use super::step::{Caller, Connect, Event, Request, Step};
 use crate::apply::Applier;
 use crate::drain::Drain;
 use crate::http::{Http, Introduced};
@@ -28,7 +31,7 @@ use crate::node::Node;
 use crate::plugin::{Patience, Publish};
 use crate::source::{Clock, Random};
 use crate::tap::{Note, Tap};
-use crate::{Clients, reload, server};
+use crate::{Clients, client, reload, server};
 
 /// Of the machine's time: for what takes no time at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +49,7 @@ pub struct World {
     guests: Arc<Mutex<HashMap<u16, Guest>>>,
     notes: Arc<Notes>,
     backends: Arc<Backends>,
+    servers: Arc<Servers>,
     asked: Asked,
     clients: BTreeMap<String, Client>,
     listener: AbortHandle,
@@ -71,8 +75,11 @@ pub struct Happened {
     pub notes: Vec<Note>,
     pub received: BTreeMap<String, Vec<Value>>,
     pub handshake: Option<Handshake>,
+    pub response: Option<Response>,
     /// What other servers were asked.
     pub asked: Vec<Value>,
+    /// What was asked of those that there are not.
+    pub unanswered: Vec<String>,
 }
 
 impl World {
@@ -82,14 +89,19 @@ impl World {
         let clock = Clock::by_hand(scenario.start);
         let asked = Asked::default();
         let backends = Arc::new(Backends::new(scenario.replies, asked.clone()));
+        let servers = Arc::new(Servers::new(scenario.servers, asked.clone()));
         let runtime = tokio::runtime::Handle::current();
         let clients = Clients {
-            plugins: crate::client::Client::new(runtime.clone()),
-            upstreams: crate::client::Client::invented(backends.clone(), runtime),
+            plugins: client::Client::invented(servers.clone(), runtime.clone()),
+            upstreams: client::Client::invented(backends.clone(), runtime),
         };
         let random = Random::seeded(scenario.seed);
         let node = crate::node_with(&scenario.config, None, clock, random, Some(notes.clone()), clients)?;
-        let (config, node, catalog, prepared) = crate::assemble(scenario.config, node).await?;
+        let assembled = crate::assemble(scenario.config, node).await;
+        if let Some(what) = servers.unanswered().first() {
+            bail!("`init` has asked what the scenario does not answer: {what}");
+        }
+        let (config, node, catalog, prepared) = assembled?;
         let applier = Arc::new(Applier::new(node.clone()));
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), Drain::default()));
         applier.claim(reload::claims(&config, &prepared));
@@ -116,14 +128,17 @@ impl World {
         let listener = serving.abort_handle();
         // What `init` did belongs to no step.
         notes.0.lock().clear();
-        Ok(Self { node, applier, address, guests, notes, backends, asked, clients: BTreeMap::new(), listener })
+        asked.lock().clear();
+        Ok(Self { node, applier, address, guests, notes, backends, servers, asked, clients: BTreeMap::new(), listener })
     }
 
     /// Lets one thing happen, and waits until all that follows from it has happened as well.
-    pub async fn happen(&mut self, event: &Event, names: &mut Names) -> anyhow::Result<Happened> {
+    pub async fn happen(&mut self, step: &Step, names: &mut Names) -> anyhow::Result<Happened> {
         let mut happened = Happened::default();
-        match event {
+        self.servers.begin(&step.servers, names);
+        match &step.event {
             Event::Connect(connect) => happened.handshake = Some(self.connect(connect, names, &mut happened).await?),
+            Event::Request(request) => happened.response = Some(self.request(request, names).await?),
             Event::Send { client, messages } => {
                 for message in messages {
                     let message = names.message(message)?;
@@ -159,6 +174,7 @@ impl World {
         self.settle(&mut happened).await?;
         happened.notes = std::mem::take(&mut self.notes.0.lock());
         happened.asked = std::mem::take(&mut self.asked.lock());
+        happened.unanswered = self.servers.unanswered();
         Ok(happened)
     }
 
@@ -186,18 +202,11 @@ impl World {
         if self.clients.get(name).is_some_and(|client| !client.over) {
             bail!("{name} is connected already: let her close first, or choose another name");
         }
-        let introduced = connect.introduced.as_ref().map(|(user, attributes)| Introduced {
-            user: user.as_deref().map(Arc::from),
-            attributes: attributes.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect(),
-        });
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        self.guests.lock().insert(socket.local_addr()?.port(), Guest { peer: connect.peer, introduced });
         let known: HashSet<SessionId> = self.node.registry.all().iter().map(|outbox| outbox.id).collect();
-        let path = names.text(&connect.path)?;
-        let headers = connect.headers.iter().map(|(name, value)| Ok((name.clone(), names.text(value)?)));
-        let headers: Vec<_> = headers.collect::<anyhow::Result<_>>()?;
-        let (handshake, mut client) = Client::connect(socket.connect(self.address).await?, &path, &headers).await?;
+        let path = names.text(&connect.caller.path)?;
+        let headers = headers(&connect.caller, names)?;
+        let stream = self.arrive(&connect.caller).await?;
+        let (handshake, mut client) = Client::connect(stream, &path, &headers).await?;
         if handshake.status != 101 {
             return Ok(handshake);
         }
@@ -210,6 +219,32 @@ impl World {
         happened.received.entry(name.clone()).or_default().append(&mut received);
         self.clients.insert(name.clone(), client);
         Ok(handshake)
+    }
+
+    async fn request(&mut self, request: &Request, names: &Names) -> anyhow::Result<Response> {
+        let Request { method, caller, body } = request;
+        let mut asked = hyper::Request::builder().method(method.clone()).uri(names.text(&caller.path)?);
+        let headers = headers(caller, names)?;
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            asked = asked.header("host", "tidegate.test");
+        }
+        for (name, value) in headers {
+            asked = asked.header(name, value);
+        }
+        let asked = asked.body(Full::new(names.message(body)?.payload().clone())).context("this is no request")?;
+        request::ask(self.arrive(caller).await?, asked).await
+    }
+
+    /// A connection, of which the gateway knows whom the scenario says it to be from.
+    async fn arrive(&self, caller: &Caller) -> anyhow::Result<TcpStream> {
+        let introduced = caller.introduced.as_ref().map(|(user, attributes)| Introduced {
+            user: user.as_deref().map(Arc::from),
+            attributes: attributes.iter().map(|(name, value)| ((&**name).into(), (&**value).into())).collect(),
+        });
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        self.guests.lock().insert(socket.local_addr()?.port(), Guest { peer: caller.peer, introduced });
+        Ok(socket.connect(self.address).await?)
     }
 
     fn client(&mut self, name: &str) -> anyhow::Result<&mut Client> {
@@ -277,6 +312,10 @@ impl Drop for World {
     fn drop(&mut self) {
         self.listener.abort();
     }
+}
+
+fn headers(caller: &Caller, names: &Names) -> anyhow::Result<Vec<(String, String)>> {
+    caller.headers.iter().map(|(name, value)| Ok((name.clone(), names.text(value)?))).collect()
 }
 
 fn extensions(guest: &Guest) -> hyper::http::Extensions {

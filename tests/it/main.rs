@@ -31,6 +31,7 @@ mod record;
 mod reload;
 mod rollback;
 mod runaway;
+mod scenarios;
 mod shadow;
 mod slow;
 mod support;

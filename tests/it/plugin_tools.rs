@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::support::{guests, tidegate};
 
 /// Exit code, standard output, standard error.
-async fn run(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) async fn run(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = tidegate(directory);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let output = tokio::time::timeout(crate::support::PATIENCE, command.output()).await.expect("it goes on").unwrap();
@@ -15,20 +15,20 @@ async fn run(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Runs a scenario, given as text, on a guest.
-async fn scenario(guest: &[u8], text: &str, more: &[&str]) -> (i32, String, String) {
+pub(crate) async fn scenario(guest: &[u8], text: &str, more: &[&str]) -> (i32, String, String) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("guest.wasm"), guest).unwrap();
     std::fs::write(directory.path().join("s.toml"), text).unwrap();
     run(directory.path(), &[&["plugin", "test", "guest.wasm", "s.toml"], more].concat()).await
 }
 
-fn plugin(name: &str) -> String {
+pub(crate) fn plugin(name: &str) -> String {
     let (_, path) = guests::built().into_iter().find(|(known, _)| known == name).unwrap();
     path.to_string_lossy().into_owned()
 }
 
 /// `[[step]]`s that are separated by blank lines, without their heads.
-fn steps(text: &str) -> String {
+pub(crate) fn steps(text: &str) -> String {
     text.split("\n\n").map(|step| format!("[[step]]\n{step}\n")).collect()
 }
 
@@ -87,233 +87,6 @@ kv = [{ increment = "n:heard", by = 1, ttl = "1m", is = 1 }]"#,
         );
     let (code, out, error) = scenario(&guests::wat("teller", &[]), &text, &[]).await;
     assert_eq!(code, 0, "{out}{error}");
-}
-
-/// An upstream that gives no answer by itself.
-const BACK: &str = r#"
-[plugin]
-name = "hooks"
-grants = { upstreams = ["back"], users = true }
-
-[route]
-upstream = "back"
-
-[[upstream]]
-name = "back"
-timeout = "2s"
-breaker_failures = 2
-breaker_pause = "5s"
-response = "10B"
-"#;
-
-#[tokio::test]
-async fn what_an_upstream_is_asked_is_open_until_a_step_answers_it() {
-    let text = steps(
-        r#"connect = "a"
-effects = "any"
-
-connect = "b"
-effects = "any"
-
-client = "a"
-sends = ["ask one hello", "ask two hello"]
-effects = [
-  { request = "back", tag = "one", message = "hello", headers = { x-word = "yes" } },
-  { send-if-refused = "refused" },
-  { request = "back", tag = "two", message = "hello", headers = { x-word = "yes" } },
-  { send-if-refused = "refused" },
-]
-asks = [{ upstream = "back", message = "hello", session = "${a}", headers = { x-word = "yes" } }]
-
-client = "b"
-sends = "ask three hello"
-effects = "any"
-asks = [{ upstream = "back", session = "${b}" }]
-
-name = "the second of a session goes out when the first is answered"
-upstream = "back"
-replies = { status = 201, body = "made" }
-hooks = ["reply"]
-effects = [{ send = "one: 201 made" }]
-receives = { a = ["one: 201 made"] }
-asks = [{ upstream = "back", session = "${a}" }]
-
-name = "not the oldest"
-upstream = "back"
-to = "a"
-replies = { body = { hex = "00ff" } }
-receives = { a = ["two: 200 (bytes)"] }
-
-upstream = "back"
-replies = { body = "far too long" }
-receives = { b = ["three: TooLarge"] }
-
-client = "a"
-sends = "pass this"
-asks = [{ upstream = "back", message = "pass this" }]
-
-name = "nobody waits for this answer"
-upstream = "back"
-replies = 204
-hooks = []"#,
-    );
-    let (code, out, error) = scenario(&guests::hooks(), &format!("{BACK}{text}"), &[]).await;
-    assert_eq!(code, 0, "{out}{error}");
-}
-
-#[tokio::test]
-async fn upstreams_fail_by_the_clock_of_the_scenario() {
-    let text = steps(
-        r#"connect = "a"
-effects = "any"
-
-client = "a"
-sends = "ask one hello"
-effects = "any"
-
-advance = "1999ms"
-receives = {}
-
-advance = "1ms"
-hooks = ["reply"]
-receives = { a = ["one: Timeout"] }
-
-client = "a"
-sends = "ask two hello"
-effects = "any"
-
-upstream = "back"
-replies = { failure = "unavailable" }
-receives = { a = ["two: Unavailable"] }
-
-name = "two failures in a row have opened the breaker"
-client = "a"
-sends = "ask three hello"
-effects = "any"
-receives = { a = ["refused"] }
-refuses = "its breaker is open"
-asks = []
-
-advance = "5s"
-
-client = "a"
-sends = "ask four hello"
-effects = "any"
-
-upstream = "back"
-replies = { failure = "broken" }
-receives = { a = ["four: Broken"] }
-
-upstream = "back"
-replies = 200"#,
-    );
-    let (code, out, _) = scenario(&guests::hooks(), &format!("{BACK}{text}"), &[]).await;
-    assert_eq!(code, 1, "{out}");
-    assert!(out.contains("s: 1 of 11 steps failed"), "{out}");
-    assert!(out.contains("back replies: nothing that back was asked is open"), "{out}");
-}
-
-#[tokio::test]
-async fn an_upstream_may_answer_by_itself() {
-    let text = BACK.to_owned()
-        + "replies = { status = 200, body = { json = { ok = 1 } } }\n"
-        + &steps(
-            r#"connect = "a"
-effects = "any"
-
-client = "a"
-sends = ["ask one hello", "ask two hello"]
-effects = "any"
-receives = { a = ['one: 200 {"ok":1}', 'two: 200 {"ok":1}'] }"#,
-        );
-    let (code, out, error) = scenario(&guests::hooks(), &text, &[]).await;
-    assert_eq!(code, 0, "{out}{error}");
-}
-
-#[tokio::test]
-async fn a_chain_tells_whose_effects_are_whose() {
-    const ANN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbm4iLCJpYXQiOjE4OTM0NTYwMDAsImV4cCI6MTg5MzQ1\
-                       OTYwMCwicm9sZSI6Imhvc3QifQ.tGf3RGA6TTxgGv7l69PmWSgpYL0bXWthHiwyDwNgrXo";
-    let head = format!(
-        r#"
-[plugin]
-name = "chat"
-grants = {{ publish = ["room:*"], subscribe = ["room:*"], users = true }}
-
-[plugins.jwt-auth]
-file = "{}"
-config = {{ secret = "0123456789abcdef0123456789abcdef", attributes = ["role"] }}
-grants = {{ headers = ["authorization"] }}
-
-[route]
-path = "/chat/{{room}}"
-plugins = ["jwt-auth", "chat"]
-topics = ["room:*"]
-
-[[topic]]
-pattern = "room:*"
-presence = true
-"#,
-        plugin("jwt-auth")
-    );
-    let text = steps(
-        &r#"name = "what the others ask for needs not be said"
-connect = "nobody"
-path = "/chat/blue"
-refused = 401
-
-connect = "ann"
-path = "/chat/blue"
-headers = { authorization = "Bearer ANN" }
-admitted = "ann"
-hooks = [{ hook = "authenticate", plugin = "jwt-auth" }, "opened", "presence"]
-answers = [{ admit = "ann", plugin = "jwt-auth" }]
-effects = [
-  { set-attribute = "role", value = "host", plugin = "jwt-auth" },
-  { set-expiry = "2030-01-01T01:00:00Z", plugin = "jwt-auth" },
-  { send = '{"type": "welcome", "user": "ann", "...": 0}' },
-  { subscribe = "room:blue", "..." = 0 },
-  { publish = "room:blue", "..." = 0 },
-]
-
-client = "ann"
-sends = '{"type": "say", "text": "hello"}'
-hooks = ["inbound"]
-effects = "any"
-receives = { ann = ['{"type": "message", "user": "ann", "text": "hello", "...": 0}'] }
-
-advance = "1h"
-receives = { ann = [{ close = 3000 }] }
-effects = "any""#
-            .replace("ANN", ANN),
-    );
-    let chat = std::fs::read(plugin("chat")).unwrap();
-    let (code, out, error) = scenario(&chat, &format!("{head}{text}"), &[]).await;
-    assert_eq!(code, 0, "{out}{error}");
-}
-
-#[tokio::test]
-async fn others_of_a_chain_may_fail_a_step_too() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("scenarios")).unwrap();
-    std::fs::write(directory.path().join("teller.wasm"), guests::wat("teller", &[])).unwrap();
-    let text = |more: &str| {
-        "[route]\nplugins = [\"teller\", \"plugin\"]\n[plugins.teller]\nfile = \"../teller.wasm\"\n".to_owned()
-            + &steps(&format!("connect = \"a\"\n\nclient = \"a\"\nsends = \"x\"\n{more}"))
-    };
-    let echo = plugin("echo");
-    let test = ["plugin", "test", &echo, "scenarios/s.toml", "--verbose"];
-    std::fs::write(directory.path().join("scenarios/s.toml"), text("logs = []")).unwrap();
-    let (code, out, _) = run(directory.path(), &test).await;
-    let denied = "{ denied = \"kv n:heard\", plugin = \"teller\" }";
-    assert!(code == 1 && out.contains("s: 1 of 2 steps failed"), "{out}");
-    assert!(out.contains(&format!("      + {denied}\n")), "{out}");
-    assert!(out.contains("logs = [{ level = \"info\", message = \"heard\", plugin = \"teller\" }]"), "{out}");
-    std::fs::write(directory.path().join("scenarios/s.toml"), text(&format!("denied = [{denied}]"))).unwrap();
-    let (code, out, error) = run(directory.path(), &test).await;
-    assert_eq!(code, 0, "{out}{error}");
-    let (code, _, error) = scenario(&guests::wat("teller", &[]), "[plugins.other]\nfile = \"none.wasm\"", &[]).await;
-    assert!(code == 64 && error.starts_with("tidegate: s.toml:1: the plugin `other`: there is no file"), "{error}");
 }
 
 #[tokio::test]

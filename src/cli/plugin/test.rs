@@ -122,6 +122,9 @@ fn all(came: &Came, paint: Paint) -> String {
             put("refused", &format!("{{ status = {}, body = {body} }}", handshake.status));
         }
     }
+    if let Some(response) = &came.response {
+        put("responds", &scenario::inline(&response.told()));
+    }
     for (key, values) in [
         ("hooks", &came.hooks),
         ("answers", &came.answers),
