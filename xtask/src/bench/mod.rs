@@ -133,8 +133,8 @@ fn report(rows: &Rows) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| {depth} | {} | {} | {cost:.2} |", cell(core), cell(plugin));
     }
-    let costs = rows.iter().map(|[core, plugin]| plugin.median() - core.median());
-    let last = costs.last().unwrap_or_default();
+    let mut costs = rows.iter().map(|[core, plugin]| plugin.median() - core.median());
+    let last = costs.next_back().unwrap_or_default();
     let verdict = if last <= GOAL { "reached" } else { "not reached" };
     let _ = writeln!(
         text,
