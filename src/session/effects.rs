@@ -61,7 +61,13 @@ impl Session {
             for (topic, what, position) in told {
                 match work.chain.subscription(event, topic.as_str(), what, position).await {
                     Ok(()) => self.apply_asked(event, work).await,
-                    Err(failure) => self.failed("subscription", &failure),
+                    Err(failure) => {
+                        self.failed("subscription", &failure);
+                        if what == SubscriptionEvent::Gap {
+                            // The client has not been told by the chain, so it is told by the end of its session.
+                            self.history_lost();
+                        }
+                    }
                 }
             }
         }
@@ -298,9 +304,13 @@ impl Session {
     /// chain or by the end of its session.
     pub(super) fn gap(&mut self, work: &Work<'_>) {
         if !work.chain.has(Hook::Subscription) {
-            let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
-            self.ending.get_or_insert((close, Closer::Gateway));
+            self.history_lost();
         }
+    }
+
+    fn history_lost(&mut self) {
+        let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
+        self.ending.get_or_insert((close, Closer::Gateway));
     }
 
     /// Whether it was subscribed.

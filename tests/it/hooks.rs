@@ -108,9 +108,23 @@ async fn the_chain_is_told_what_became_of_subscriptions() {
     assert_eq!(later.text().await, format!("gap kept:4 {epoch} 4"));
     client.send("publish kept:4 e").await;
     assert_eq!(later.text().await, "kept:4 5 e", "after a gap the live ones go on");
+    // A chain that fails over it has not told its client.
+    let mut deaf = Client::connect(&gateway.ws_url("/shaped")).await;
+    deaf.send("deaf").await;
+    deaf.send(&format!("join kept:4 {epoch} 4")).await;
+    client.send("publish kept:4 f").await;
+    assert_eq!(deaf.text().await, "kept:4 5 e", "to know of a recovery is not needed");
+    assert_eq!(deaf.text().await, "kept:4 6 f");
+    let mut deaf = Client::connect(&gateway.ws_url("/shaped")).await;
+    deaf.send("deaf").await;
+    deaf.send(&format!("join kept:4 {epoch} 0")).await;
+    assert_eq!(deaf.closed().await, Some(4001), "a gap is never silent");
+    for client in [&mut client, &mut late] {
+        assert_eq!(client.text().await, "kept:4 5 e");
+        assert_eq!(client.text().await, "kept:4 6 f");
+    }
     // From elsewhere.
     late.send("add bob other").await;
-    client.text().await;
     assert_eq!(client.text().await, "added other -");
     late.send("remove bob other").await;
     assert_eq!(client.text().await, "removed other -");

@@ -40,6 +40,7 @@ impl Plugin for Hooks {
                 session.send_if_refused("refused");
                 upstream::request(session, "back", tag, text)?.header("x-word", "yes")?;
             }
+            ["deaf"] => session.set_attribute("deaf", "yes")?,
             ["seen"] => session.send(session.attribute("seen").unwrap_or_default()),
             ["header", name] => session.send(session.header(name).unwrap_or_else(|| "none".to_owned())),
             ["count", series] => metrics::count(series, 2),
@@ -75,6 +76,9 @@ impl Plugin for Hooks {
     }
 
     fn subscription(&self, session: Session, change: Change) -> Result {
+        if session.attribute("deaf").is_some() {
+            return Err("it does not want to know".into());
+        }
         let what = match change.event {
             Event::Subscribed => "subscribed",
             Event::Recovered => "recovered",
