@@ -75,7 +75,8 @@ impl Applier {
     /// What is told to nobody is done: who is not there is not missed.
     async fn tell(&self, channel: &str, what: &[u8], gone: RedisGone) -> Result<(), Refused> {
         let Some(redis) = &self.node.redis else { return Ok(()) };
-        match redis.query(redis::cmd("PUBLISH").arg(channel).arg(what)).await {
+        // Boxed, so that events of a node that stands alone do not carry its room.
+        match Box::pin(redis.query(redis::cmd("PUBLISH").arg(channel).arg(what))).await {
             Ok(Value::Int(_)) => Ok(()),
             Ok(_) => Err(Refused::Across(Fault::Refused("it does not publish".to_owned()))),
             // There is no queue for these: who is on this node gets it, and what is late helps nobody.
@@ -128,7 +129,7 @@ impl Applier {
     pub async fn hears(&self, user: &str) {
         if let Some(redis) = &self.node.redis {
             // Without a link nobody can send either; it is subscribed to when it is back.
-            let _ = redis.confirmed(&redis.keys.user_channel(user)).await;
+            let _ = Box::pin(redis.confirmed(&redis.keys.user_channel(user))).await;
         }
     }
 }

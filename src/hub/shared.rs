@@ -237,7 +237,13 @@ impl Hub {
 
     /// What a subscriber of the topic asks to have once more; its deliveries wait meanwhile.
     pub async fn recover(&self, name: &TopicName, since: Position) -> Result<Page, BrokerError> {
-        let Some(broker) = self.remote() else { return self.history_here(name, Some(since), usize::MAX) };
+        match &self.broker {
+            Broker::Memory(_) => self.history_here(name, Some(since), usize::MAX),
+            Broker::Redis(broker) => Box::pin(self.recover_from(broker, name, since)).await,
+        }
+    }
+
+    async fn recover_from(&self, broker: &RedisBroker, name: &TopicName, since: Position) -> Result<Page, BrokerError> {
         let topic = self.shard(name.as_str()).lock().get(name).cloned();
         let Some(followed) = topic.as_ref().and_then(|topic| topic.followed.as_ref()) else {
             return Err(BrokerError::Gone);
@@ -245,7 +251,7 @@ impl Hub {
         let live = followed
             .wait(broker.redis.config.timeout.0, |state| state.reached(None).then(|| state.follow.at()).flatten());
         let live = live.await?;
-        Box::pin(self.page(broker, name, since, Position { epoch: live.epoch, offset: live.offset })).await
+        self.page(broker, name, since, Position { epoch: live.epoch, offset: live.offset }).await
     }
 
     /// What a topic has kept.
