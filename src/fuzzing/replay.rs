@@ -22,8 +22,8 @@ pub struct Replays {
 }
 
 impl Replays {
-    /// `plugin` is a file.
-    pub fn new(plugin: &std::path::Path) -> Self {
+    /// On a plugin's file.
+    pub fn new(plugin: &[u8]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let config = Config::default();
         let node = {

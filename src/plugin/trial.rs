@@ -1,10 +1,8 @@
 //! A build on trial: recorded calls, made again on the gateway's own plugin host, by themselves and outside of any gateway.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
@@ -37,7 +35,7 @@ pub struct Build {
     imports: Vec<String>,
     form: Form,
     size: usize,
-    pub hash: [u8; 32],
+    hash: [u8; 32],
 }
 
 /// A build with the settings of a recorded generation.
@@ -55,12 +53,12 @@ impl Trial {
         Ok(Self { engine: engine(room)?, node, routes: Vec::new() })
     }
 
-    pub fn build(&self, file: &Path) -> anyhow::Result<Build> {
-        let bytes = std::fs::read(file).context("the file cannot be read")?;
-        let (form, component) = encode::component(&bytes)?;
+    /// Compiles a plugin's file.
+    pub fn build(&self, file: &[u8]) -> anyhow::Result<Build> {
+        let (form, component) = encode::component(file)?;
         let component = Component::new(&self.engine, &component).map_err(sentence)?;
         let (template, imports) = Template::new(&self.engine, &component)?;
-        Ok(Build { template, imports, form, size: bytes.len(), hash: Sha256::digest(&bytes).into() })
+        Ok(Build { template, imports, form, size: file.len(), hash: Sha256::digest(file).into() })
     }
 
     /// Makes a first instance, whose `init` decides. What it asks beyond its configuration is not in the recording: its clock

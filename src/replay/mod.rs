@@ -3,21 +3,22 @@
 
 mod compare;
 mod file;
+mod player;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, PluginConfig};
-use crate::plugin::{Again, Build, Hook, Line, Made, Recorded, Room, Trial, Tried, done};
+use crate::config::Config;
+use crate::plugin::{Hook, Line, Room, Trial};
 use crate::source::{Clock, Random};
 
 pub use compare::{Compared, Item, Side, What, compare};
 pub use file::Unusable;
 
 use file::Recording;
+use player::Player;
 
 /// Begins the numbers that the recording does not have, the same each time.
 const SEED: u64 = 1;
@@ -101,26 +102,13 @@ pub struct Counts {
     pub not_comparable: usize,
 }
 
-/// A plugin that is replayed.
-struct Player {
-    file: PathBuf,
-    build: Build,
-    /// By the number of the recorded generation; those with the same settings are one.
-    generations: HashMap<u64, Arc<Settled>>,
-    /// Its settings from a configuration.
-    settings: Option<PluginConfig>,
-}
-
-struct Settled {
-    made: Made,
-    tried: Tried,
-}
-
 /// What a first look at the file has found.
 struct Seen {
     plugins: BTreeSet<String>,
     /// What instances may have at the most.
     room: Room,
+    /// Where the plugins' settings are taken from instead.
+    config: Option<Config>,
 }
 
 impl Replay {
@@ -177,7 +165,8 @@ impl Replay {
                 }
             }
         }
-        summary.notes.dedup();
+        let mut told = BTreeSet::new();
+        summary.notes.retain(|note| told.insert(note.clone()));
         if !ended {
             let so_far = "the recording has no last line: it is still being made, or was broken off";
             summary.notes.push(so_far.to_owned());
@@ -187,9 +176,11 @@ impl Replay {
 
     fn look(&self) -> Result<Seen, Unusable> {
         let mut recording = Recording::open(&self.file, self.partial)?;
-        let mut seen = Seen { plugins: BTreeSet::new(), room: Room::of(&Config::default()) };
-        // The kernel has an opinion on what is more.
-        seen.room.stack = recording.head.stack.clamp(STACK.0, STACK.1);
+        let config = self.config.as_ref().map(|file| Config::load(file)).transpose();
+        let config = config.map_err(|error| Unusable(error.to_string()))?;
+        let room = Room::of(config.as_ref().unwrap_or(&Config::default()));
+        let mut seen = Seen { plugins: BTreeSet::new(), room, config };
+        seen.room.stack = recording.head.stack.clamp(STACK.0, STACK.1).max(seen.room.stack);
         while let Some((_, line)) = recording.next()? {
             if let Line::Generation(made) = line {
                 let limits = &made.limits.0;
@@ -209,27 +200,21 @@ impl Replay {
         trial: &Trial,
         seen: &Seen,
         builds: &[(Option<String>, PathBuf)],
-    ) -> anyhow::Result<BTreeMap<String, Player>> {
-        let config = match &self.config {
-            Some(file) => Some(Config::load(file).map_err(|error| Unusable(error.to_string()))?),
-            None => None,
-        };
+    ) -> Result<BTreeMap<String, Player>, Unusable> {
         let mut players = BTreeMap::new();
         for (name, file) in builds {
             let name = self.name(name.as_deref(), file, seen)?;
-            let cannot = |why: String| Unusable(format!("{} cannot be tried: {why}", file.display()));
-            let build = trial.build(file).map_err(|error| cannot(format!("{error:#}")))?;
-            let settings = config.as_ref().map(|config| config.plugins.get(&name).cloned().unwrap_or_default());
-            let player = Player { file: file.clone(), build, generations: HashMap::new(), settings };
+            let settings = seen.config.as_ref().map(|config| config.plugins.get(&name).cloned().unwrap_or_default());
+            let player = Player::new(trial, file, settings)?;
             if players.insert(name.clone(), player).is_some() {
-                return Err(Unusable(format!("two builds for the plugin {name}: one is enough")).into());
+                return Err(Unusable(format!("two builds for the plugin {name}: one is enough")));
             }
         }
         Ok(players)
     }
 
     /// Which plugin a build is meant for.
-    fn name(&self, name: Option<&str>, file: &std::path::Path, seen: &Seen) -> Result<String, Unusable> {
+    fn name(&self, name: Option<&str>, file: &Path, seen: &Seen) -> Result<String, Unusable> {
         let there = || seen.plugins.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         if let Some(name) = name {
             if seen.plugins.contains(name) {
@@ -252,132 +237,6 @@ impl Replay {
                 file.display()
             ))),
         }
-    }
-}
-
-impl Player {
-    /// Takes a recorded generation's settings, or those of the configuration that was given.
-    async fn settle(&mut self, trial: &Trial, mut made: Made, notes: &mut Vec<String>) -> anyhow::Result<()> {
-        let number = made.number;
-        if let Some(settings) = &self.settings {
-            made.limits.0 = settings.limits;
-            made.grants = settings.grants.clone();
-            made.config = Config::plugin_json(settings);
-            made.redacted = false;
-        }
-        let alike = self.generations.values().find(|known| {
-            let known = &known.made;
-            known.limits == made.limits && known.grants == made.grants && known.config == made.config
-        });
-        let settled = match alike {
-            Some(alike) => alike.clone(),
-            None => {
-                let tried = trial.tried(&self.build, &made).await.map_err(|error| {
-                    let hint = match made.redacted {
-                        true => {
-                            ". The recording does not have the secrets of its settings: give --config tidegate.toml"
-                        }
-                        false => "",
-                    };
-                    Unusable(format!("{} cannot be tried: {error:#}{hint}", self.file.display()))
-                })?;
-                if made.redacted {
-                    notes.push(format!(
-                        "secrets of {}'s settings are not in the recording: where it matters, --config tidegate.toml \
-                         gives them",
-                        made.plugin
-                    ));
-                }
-                let has = |hook: &Hook| tried.has(*hook) && !made.hooks.iter().any(|known| known == hook.name());
-                let new: Vec<_> = Hook::ALL.into_iter().filter(has).map(Hook::name).collect();
-                if !new.is_empty() {
-                    notes.push(format!(
-                        "{} has hooks that the recorded build had not, which nothing here calls: {}",
-                        self.file.display(),
-                        new.join(", ")
-                    ));
-                }
-                Arc::new(Settled { made, tried })
-            }
-        };
-        self.generations.insert(number, settled);
-        Ok(())
-    }
-}
-
-impl Player {
-    async fn replay(
-        &self,
-        trial: &mut Trial,
-        recording: &Recording,
-        hook: Hook,
-        line: usize,
-        recorded: Recorded,
-        baseline: Option<&Self>,
-    ) -> Result<Difference, Unusable> {
-        let session = recorded.session.as_ref().and_then(|session| session.get("id")?.as_str().map(str::to_owned));
-        let (now, saw_redacted) = self.again(trial, recording, hook, &recorded).await?;
-        let mut before = Side { outcome: recorded.outcome.clone(), done: done(&recorded.asked), ..Side::default() };
-        let mut not_comparable = None;
-        let mut against_baseline = None;
-        if before != now && !now.no_hook {
-            let failed = before.outcome.failed.as_ref();
-            not_comparable = match self.settled(recording, &recorded)?.made.redacted {
-                // A busy machine, or another server, may have been the reason.
-                _ if failed.is_some_and(|failed| matches!(&*failed.why, "busy" | "wall" | "instance")) => {
-                    Some("it failed for what there was beside it")
-                }
-                _ if saw_redacted => Some("it was given something that was redacted"),
-                true => Some("secrets of its settings are not in the recording"),
-                false => None,
-            };
-        }
-        if let (Some(why), Some(baseline)) = (not_comparable, baseline) {
-            (before, _) = baseline.again(trial, recording, hook, &recorded).await?;
-            (not_comparable, against_baseline) = (None, Some(why));
-        }
-        let Recorded { plugin, hook, at, redacted, .. } = recorded;
-        Ok(Difference {
-            line,
-            plugin,
-            hook,
-            session,
-            at,
-            not_comparable,
-            saw_redacted,
-            against_baseline,
-            redacted,
-            recorded: before,
-            now,
-        })
-    }
-
-    /// What a call comes to on this build, and whether it was given something that was redacted.
-    async fn again(
-        &self,
-        trial: &mut Trial,
-        recording: &Recording,
-        hook: Hook,
-        recorded: &Recorded,
-    ) -> Result<(Side, bool), Unusable> {
-        let settled = self.settled(recording, recorded)?;
-        if !settled.tried.has(hook) {
-            return Ok((Side { no_hook: true, ..Side::default() }, false));
-        }
-        let again = trial.call(&settled.tried, hook, recorded).await;
-        let Again { mut outcome, now } = again.map_err(|why| recording.wrong(&why))?;
-        let secrets = self.settings.as_ref().map(|settings| &*settings.secrets).unwrap_or_default();
-        let (mut done, mut unanswered) = (now.done, now.unanswered);
-        // The recording has it so.
-        outcome.redact(&recording.head.redacted, secrets, done.iter_mut().chain(&mut unanswered));
-        Ok((Side { outcome, done, unanswered, no_hook: false }, now.saw_redacted))
-    }
-
-    fn settled(&self, recording: &Recording, recorded: &Recorded) -> Result<&Settled, Unusable> {
-        let (plugin, generation) = (&recorded.plugin, recorded.generation);
-        let settled = self.generations.get(&generation).map(|settled| &**settled);
-        settled
-            .ok_or_else(|| recording.wrong(&format!("no line before has told of generation {generation} of {plugin}")))
     }
 }
 

@@ -4,6 +4,7 @@
 //! none, a call looks at nothing else. What is secret is taken out here, before the line is handed to the recorder.
 
 mod control;
+mod fields;
 mod line;
 mod redact;
 mod snapshot;
@@ -47,7 +48,8 @@ impl Tape {
     /// Whether an event is to be recorded.
     pub fn takes(&self, event: &Option<Box<Event>>) -> bool {
         let session = event.as_ref().and_then(|event| event.session.as_ref());
-        self.recorder.is_on() && session.is_none_or(|session| is_among(self.share, session.id.number))
+        // Turned round, so that a share of the sessions is not the canary's.
+        self.recorder.is_on() && session.is_none_or(|session| is_among(self.share, !session.id.number))
     }
 
     /// Makes a call, and records it.
@@ -59,7 +61,7 @@ impl Tape {
     ) -> Result<Answer, Failure> {
         let generation = plugin.generation.clone();
         let mark = Mark::of(event);
-        let (begun, mut recorded) = (Instant::now(), Recorded::begin(&generation, &call, event));
+        let (mut recorded, begun) = (Recorded::begin(&generation, &call, event), Instant::now());
         let script = Arc::new(Script::recording());
         if let Some(event) = event {
             event.script = Some(script.clone());
