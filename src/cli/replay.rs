@@ -1,13 +1,13 @@
 //! `tidegate replay`: recorded calls on another build, and what has become of them.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::paint::Paint;
-use super::runtime;
+use super::{LogFormat, runtime, start_log};
 use crate::plugin::Hook;
 use crate::replay::{Compared, Difference, Item, Summary, What, compare};
 use crate::scenario::inline;
@@ -73,24 +73,28 @@ impl Replay {
         let file = self.file.display().to_string();
         let (mut shown, mut left) = (0, 0);
         let tell = |difference: Difference| match difference.not_comparable.is_none() || self.verbose {
-            _ if self.json => println!("{}", serde_json::to_string(&difference).unwrap_or_default()),
+            _ if self.json => say(&(serde_json::to_string(&difference).unwrap_or_default() + "\n")),
             false => {}
             true if shown < self.show => {
                 shown += 1;
-                print!("{}", told(&file, &difference, paint));
+                say(&told(&file, &difference, paint));
             }
             true => left += 1,
         };
+        // What plugins log and print is for those who ask for it.
+        if std::env::var_os("RUST_LOG").is_some() {
+            start_log(LogFormat::Text);
+        }
         let runtime = runtime()?;
         let summary = runtime.block_on(replay.run(tell))?;
         runtime.shutdown_background();
         if self.json {
-            println!("{}", serde_json::json!({ "summary": summary }));
+            say(&format!("{}\n", serde_json::json!({ "summary": summary })));
         } else {
             if left > 0 {
-                println!("{}", paint.faint(&format!("{left} more are not shown: --show {}\n", shown + left)));
+                say(&(paint.faint(&format!("{left} more are not shown: --show {}", shown + left)) + "\n\n"));
             }
-            print!("{}", conclusion(&summary, paint));
+            say(&conclusion(&summary, paint));
         }
         match summary.different {
             0 if summary.same > 0 => Ok(()),
@@ -98,6 +102,11 @@ impl Replay {
             different => Err(Differs(format!("{different} of {} calls come to something else", summary.calls)).into()),
         }
     }
+}
+
+/// Whoever has seen enough of it has closed the pipe, which is no reason to fail.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn nothing(summary: &Summary) -> String {
