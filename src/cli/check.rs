@@ -19,6 +19,9 @@ impl Check {
         for route in &config.routes {
             let chain: Vec<_> = route.plugins.iter().map(|plugin| plugin.get_ref().as_str()).collect();
             println!("  route {} {} -> {}", route.name.get_ref(), route.path.get_ref(), chain.join(", "));
+            if route.record.on {
+                println!("    recorded to {}", config.recording(route).display());
+            }
         }
         for plugin in plugins {
             println!("  plugin {} ({}, {} bytes)", plugin.name, plugin.form, plugin.bytes);

@@ -1,5 +1,7 @@
 //! What a configuration must be, beyond being well formed, and what to do where it is not.
 
+use std::path::{Path, PathBuf};
+
 use super::load::{ConfigError, Source, plugin_file};
 use super::{CanaryConfig, Config};
 
@@ -168,7 +170,7 @@ impl Config {
         Ok(())
     }
 
-    /// Two recordings in one file would be none.
+    /// Two recordings in one file would be none, and one among the static files would be everybody's.
     fn check_recordings(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         let mut files = std::collections::HashMap::new();
         for route in &self.routes {
@@ -177,7 +179,17 @@ impl Config {
             if route.record.share > 100 {
                 return Err(error(format!("route `{name}`: `record.share` is a percentage: 100 at most")));
             }
-            if let Some(first) = files.insert(self.recording(route), name) {
+            let file = self.recording(route);
+            let served = self.files.iter().find(|files| place(&file).starts_with(place(files.directory.get_ref())));
+            if let Some(served) = served {
+                return Err(error(format!(
+                    "route `{name}` would be recorded to {}, which is served to clients at {}: choose another \
+                     `record_directory`",
+                    file.display(),
+                    served.path.get_ref()
+                )));
+            }
+            if let Some(first) = files.insert(file, name) {
                 return Err(error(format!(
                     "the routes `{first}` and `{name}` would be recorded to one file: give one of them another \
                      `record.file`"
@@ -266,6 +278,13 @@ impl CanaryConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Where a file is or will be, whichever links lead there.
+fn place(file: &Path) -> PathBuf {
+    let there = file.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, place)) = there else { return std::path::absolute(file).unwrap_or_else(|_| file.to_owned()) };
+    file.strip_prefix(above).map_or(place.clone(), |rest| place.join(rest))
 }
 
 pub fn is_name(name: &str) -> bool {

@@ -240,6 +240,10 @@ mod tests {
                 "each step of a `schedule` needs a `for`",
             ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
+            (
+                &format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"plugins/..\""),
+                "would be recorded to DIR/recordings/chat.jsonl, which is served to clients at /: choose another",
+            ),
             (&format!("{CHAT}record = {{ share = 101 }}"), "route `chat`: `record.share` is a percentage: 100 at most"),
             (
                 &format!(
