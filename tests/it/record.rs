@@ -214,6 +214,10 @@ async fn the_tour_in_every_language_comes_to_the_same() {
         let failed: Vec<_> =
             calls(&file).iter().filter_map(|call| call["failed"]["why"].as_str().map(str::to_owned)).collect();
         assert_eq!(failed.len(), 2, "{language}: {failed:?}");
+        // A rewrite in another language is a build like others. Where JavaScript throws, others trap.
+        let rust = format!("{language}={}", tours[0].1.display());
+        let (code, told, _) = replay(&file, &["--plugin", &rust]).await;
+        assert_eq!(code, i32::from(*language == "javascript"), "{language}: {told}");
     }
 }
 
