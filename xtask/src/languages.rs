@@ -182,7 +182,9 @@ mod tests {
     #[test]
     fn every_source_is_there() {
         for guest in Language::ALL.iter().flat_map(|language| language.guests()) {
-            assert!(workspace::root().join(guest.source).is_file(), "{} is missing", guest.source);
+            // What is laid out comes from the templates, and is there only after the first build.
+            let source = guest.source.replace("target/guest-tools/new/", "sdk/templates/");
+            assert!(workspace::root().join(&source).is_file(), "{source} is missing");
         }
     }
 
