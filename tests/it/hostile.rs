@@ -39,8 +39,8 @@ const WAYS: [(&str, &str); 11] = [
     ("pointer out of bounds", "trap"),
     ("host calls for ever", "host_calls"),
     ("wrong session", "trap"),
-    ("bomb of table elements", "tables"),
-    ("output for ever", "output"),
+    ("Bomb of table elements", "tables"),
+    ("Output for ever", "output"),
 ];
 
 async fn failures(gateway: &Gateway, why: &str) -> f64 {

@@ -1,6 +1,6 @@
 ;; Sends each message back; then its first letter says how to misbehave: t trap, l loop for ever, m take all memory,
 ;; r recurse without end, e answer an error, s send for ever, p a pointer out of bounds, h call the host for ever,
-;; w a wrong session, b take all table elements, o send a kibibyte for ever. Anything else is well behaved.
+;; w a wrong session, B take all table elements, O send a kibibyte for ever. Anything else is well behaved.
 (module
   (import "tidegate:plugin/session@0.1.0" "send" (func $send (param i64 i32 i32 i32) (result i32)))
   (import "tidegate:plugin/clock@0.1.0" "now" (func $now (result i64)))
@@ -39,11 +39,11 @@
     (if (i32.eq (local.get $letter) (i32.const 104)) (then (loop $ever (drop (call $now)) (br $ever))))
     (if (i32.eq (local.get $letter) (i32.const 119))
       (then (drop (call $send (i64.add (local.get $session) (i64.const 1)) (local.get $kind) (local.get $at) (local.get $len)))))
-    (if (i32.eq (local.get $letter) (i32.const 98))
+    (if (i32.eq (local.get $letter) (i32.const 66))
       (then (loop $ever
         (if (i32.eq (table.grow $functions (ref.null func) (i32.const 100)) (i32.const -1)) (then unreachable))
         (br $ever))))
-    (if (i32.eq (local.get $letter) (i32.const 111))
+    (if (i32.eq (local.get $letter) (i32.const 79))
       (then (loop $ever
         (drop (call $send (local.get $session) (i32.const 1) (i32.const 4096) (i32.const 1024)))
         (br $ever))))
