@@ -9,12 +9,14 @@ use hyper::{Request, Response, Uri};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::pattern::Names;
 use super::reply::{Given, Reply};
 use crate::client::{Answering, Bounds, ClientError, Servers};
 use crate::message::MessageRef;
 use crate::plugin::describe;
+use crate::source::Clock;
 
 /// Where an upstream seems to be: nothing is ever connected to it.
 const ZONE: &str = ".upstream.test";
@@ -28,12 +30,15 @@ pub struct Backends {
     /// What upstreams answer by themselves.
     replies: BTreeMap<String, Reply>,
     open: Mutex<Vec<Open>>,
+    clock: Clock,
     asked: Asked,
 }
 
 struct Open {
     upstream: String,
     session: String,
+    /// When whoever has asked gives up.
+    until: Instant,
     answer: oneshot::Sender<Given>,
 }
 
@@ -48,16 +53,16 @@ fn name(uri: &Uri) -> String {
 }
 
 impl Backends {
-    pub fn new(replies: BTreeMap<String, Reply>, asked: Asked) -> Self {
-        Self { replies, open: Mutex::default(), asked }
+    pub fn new(replies: BTreeMap<String, Reply>, clock: Clock, asked: Asked) -> Self {
+        Self { replies, open: Mutex::default(), clock, asked }
     }
 
-    /// Requests that nobody has answered yet.
+    /// Requests that wait for an answer, and will until something happens.
     pub fn open(&self) -> usize {
-        // One whose time is over is nobody's any more.
+        let now = self.clock.now();
         let mut open = self.open.lock();
         open.retain(|one| !one.answer.is_closed());
-        open.len()
+        open.iter().filter(|one| one.until > now).count()
     }
 
     /// Answers the oldest request to an upstream, or the oldest of a session.
@@ -92,7 +97,8 @@ impl Backends {
             return given.result(bounds);
         }
         let (answer, answered) = oneshot::channel();
-        self.open.lock().push(Open { upstream, session, answer });
+        let until = self.clock.now() + bounds.first_byte;
+        self.open.lock().push(Open { upstream, session, until, answer });
         match answered.await {
             Ok(given) => given.result(bounds),
             Err(_) => Err(ClientError::Broken("the scenario is over".to_owned())),

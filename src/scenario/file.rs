@@ -9,6 +9,7 @@ use toml::{Spanned, Table};
 
 use super::backends;
 use super::keys::{Keys, START, time};
+use super::pattern::Names;
 use super::reply::Reply;
 use super::servers::Server;
 use super::step::Step;
@@ -149,7 +150,10 @@ fn upstreams(placed: Vec<Spanned<Table>>) -> Result<Upstreams, Mistake> {
         let name = name.ok_or((at, "an upstream needs a `name` of letters, digits, `-` and `_`".to_owned()))?;
         upstream.insert("url".to_owned(), backends::url(&name).into());
         if let Some(reply) = upstream.remove("replies") {
-            upstreams.replies.insert(name, Reply::read(reply).map_err(|what| (at, what))?);
+            let reply = Reply::read(reply).map_err(|what| (at, what))?;
+            // It is given before any step has found what a name stands for.
+            reply.filled(&Names::default()).map_err(|error| (at, format!("`replies`: {error:#}")))?;
+            upstreams.replies.insert(name, reply);
         }
         upstreams.tables.push(upstream);
     }
@@ -307,6 +311,10 @@ mod tests {
             ("\n[[upstream]]\nurl = \"http://a/\"", "a.toml:2: an upstream needs a `name`"),
             ("\n\n[[server]]\nurl = \"http://a.test\"", "a.toml:3: what does http://a.test/ answer?"),
             ("[[upstream]]\nname = \"back\"\nreplies = \"ok\"", "a.toml:1: `replies` is a status"),
+            (
+                "[[upstream]]\nname = \"back\"\nreplies = { body = \"${id}\" }",
+                "a.toml:1: `replies`: ${id} stands for nothing",
+            ),
             ("[[upstream]]\nname = \"back\"\ntimeuot = \"1s\"", "unknown field `timeuot`"),
         ] {
             let told = read(text).err().unwrap();

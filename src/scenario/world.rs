@@ -88,7 +88,7 @@ impl World {
         let notes = Arc::new(Notes::default());
         let clock = Clock::by_hand(scenario.start);
         let asked = Asked::default();
-        let backends = Arc::new(Backends::new(scenario.replies, asked.clone()));
+        let backends = Arc::new(Backends::new(scenario.replies, clock.clone(), asked.clone()));
         let servers = Arc::new(Servers::new(scenario.servers, asked.clone()));
         let runtime = tokio::runtime::Handle::current();
         let clients = Clients {
