@@ -32,6 +32,14 @@ pub(crate) fn plugin_directory() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(program("CARGO", "cargo"));
     command.current_dir(root()).env("CARGO_TARGET_DIR", target()).args(arguments);
+    // What cargo has told this program of itself: build scripts that look at it would run again, and all that depends on
+    // them be compiled again, whenever one goes from `cargo xtask` to cargo and back.
+    for (name, _) in env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
