@@ -82,14 +82,16 @@ impl RedisBroker {
         let first = whole.arrivals.first().and_then(|first| first.publication.position);
         let reaches = first.map_or(since.offset == mark.offset, |first| first.offset == since.offset + 1);
         let complete = since.epoch == mark.epoch && since.offset <= mark.offset && reaches;
-        let mut bytes = 0;
+        let bytes_of =
+            |stretch: &Stretch| stretch.arrivals.iter().map(|one| one.publication.message.len()).sum::<usize>();
+        let mut bytes = bytes_of(&whole);
         let mut read = whole.arrivals.len();
         while complete && read == CHUNK && whole.arrivals.len() < limit {
             let last = whole.arrivals.last().and_then(|last| last.publication.position);
             let Some(last) = last.filter(|last| last.offset < mark.offset) else { break };
             let rest = limit - whole.arrivals.len();
             let more = self.read(topic, Some((last.epoch, last.offset)), rest.min(CHUNK)).await?;
-            bytes += more.arrivals.iter().map(|one| one.publication.message.len()).sum::<usize>();
+            bytes += bytes_of(&more);
             let next = more.arrivals.first().and_then(|next| next.publication.position);
             if bytes > RECOVERY || next.is_none_or(|next| next.offset != last.offset + 1) {
                 return Ok(Stretch { mark, arrivals: Vec::new() }.page(false));

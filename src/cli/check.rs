@@ -15,20 +15,20 @@ impl Check {
         let config = self.config.load()?;
         start_log(super::LogFormat::Text);
         let (config, plugins) = runtime()?.block_on(crate::load(config))?;
-        println!("{}: fine", self.config.config.display());
+        say!("{}: fine", self.config.config.display());
         for route in &config.routes {
             let chain: Vec<_> = route.plugins.iter().map(|plugin| plugin.get_ref().as_str()).collect();
-            println!("  route {} {} -> {}", route.name.get_ref(), route.path.get_ref(), chain.join(", "));
+            say!("  route {} {} -> {}", route.name.get_ref(), route.path.get_ref(), chain.join(", "));
             if route.record.on {
-                println!("    recorded to {}", config.recording(route).display());
+                say!("    recorded to {}", config.recording(route).display());
             }
         }
         for plugin in plugins {
-            println!("  plugin {} ({}, {} bytes)", plugin.name, plugin.form, plugin.bytes);
-            println!("    hooks    {}", plugin.hooks.join(", "));
-            println!("    imports  {}", short(&plugin.imports));
+            say!("  plugin {} ({}, {} bytes)", plugin.name, plugin.form, plugin.bytes);
+            say!("    hooks    {}", plugin.hooks.join(", "));
+            say!("    imports  {}", short(&plugin.imports));
             let grants = config.plugins.get(&plugin.name).map(|plugin| plugin.grants.clone()).unwrap_or_default();
-            println!("    granted  {}", granted(&grants));
+            say!("    granted  {}", granted(&grants));
         }
         Ok(())
     }

@@ -1,5 +1,21 @@
 //! The command line: what can be asked of `tidegate`, and its exit codes.
 
+/// Prints a line. Whoever has read enough has closed the pipe, which is no reason to fail.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// The same for text that has its own line ends.
+macro_rules! put {
+    ($text:expr) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), "{}", $text);
+    }};
+}
+
 mod check;
 mod paint;
 mod plugin;
@@ -7,6 +23,7 @@ mod replay;
 mod run;
 mod token;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -106,7 +123,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            let _ = writeln!(std::io::stderr(), "tidegate: {error:#}");
             let usage = error.is::<ConfigError>() || error.is::<Unusable>() || error.is::<BadScenario>();
             let unusable = error.is::<Unreplayable>();
             ExitCode::from(if usage {

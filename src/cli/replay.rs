@@ -1,7 +1,7 @@
 //! `tidegate replay`: recorded calls on another build, and what has become of them.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -73,11 +73,11 @@ impl Replay {
         let file = self.file.display().to_string();
         let (mut shown, mut left) = (0, 0);
         let tell = |difference: Difference| match difference.not_comparable.is_none() || self.verbose {
-            _ if self.json => say(&(serde_json::to_string(&difference).unwrap_or_default() + "\n")),
+            _ if self.json => say!("{}", serde_json::to_string(&difference).unwrap_or_default()),
             false => {}
             true if shown < self.show => {
                 shown += 1;
-                say(&told(&file, &difference, paint));
+                put!(told(&file, &difference, paint));
             }
             true => left += 1,
         };
@@ -89,12 +89,12 @@ impl Replay {
         let summary = runtime.block_on(replay.run(tell))?;
         runtime.shutdown_background();
         if self.json {
-            say(&format!("{}\n", serde_json::json!({ "summary": summary })));
+            say!("{}", serde_json::json!({ "summary": summary }));
         } else {
             if left > 0 {
-                say(&(paint.faint(&format!("{left} more are not shown: --show {}", shown + left)) + "\n\n"));
+                say!("{}\n", paint.faint(&format!("{left} more are not shown: --show {}", shown + left)));
             }
-            say(&conclusion(&summary, paint));
+            put!(conclusion(&summary, paint));
         }
         match summary.different {
             0 if summary.same > 0 => Ok(()),
@@ -102,11 +102,6 @@ impl Replay {
             different => Err(Differs(format!("{different} of {} calls come to something else", summary.calls)).into()),
         }
     }
-}
-
-/// Whoever has seen enough of it has closed the pipe, which is no reason to fail.
-fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn nothing(summary: &Summary) -> String {

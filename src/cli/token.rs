@@ -35,7 +35,7 @@ impl Token {
                  with other keys, sign them where the private key is"
             ))
         })?;
-        println!("{}", sign(&settings, &self.user, self.ttl, unix_now() / 1000)?);
+        say!("{}", sign(&settings, &self.user, self.ttl, unix_now() / 1000)?);
         Ok(())
     }
 }

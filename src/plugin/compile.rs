@@ -79,7 +79,7 @@ impl Compiler<'_> {
         let mut command = Command::new(program);
         let limits = [seconds(self.limits.compile.0), self.limits.compile_memory.0 as u64];
         command.arg(COMMAND).args(limits.map(|limit| limit.to_string())).env_clear();
-        let ended = attend(&mut command, file, self.limits.compile.0 * PATIENCE, self.leaving)?;
+        let ended = attend(&mut command, file, self.limits.compile.0.saturating_mul(PATIENCE), self.leaving)?;
         judge(ended, self.limits)
     }
 }
@@ -155,12 +155,17 @@ fn judge(ended: Ended, limits: &PluginLimits) -> anyhow::Result<Compiled> {
         return Ok(Compiled { form, code: output });
     }
     let killed = |signal: Signal| status.signal() == Some(signal.as_raw());
-    if killed(Signal::XCPU) || killed(Signal::KILL) && words.is_empty() {
+    if killed(Signal::XCPU) {
         let what = format!("compiling it takes more than {time} of CPU time (`compile`)");
         return Err(Exceeded::new("compile", what).into());
     }
     if status.code() == Some(EXIT_REFUSED) {
         bail!("{words}");
+    }
+    if killed(Signal::KILL) {
+        // The kernel's choice where memory runs out, since the process has asked to be it.
+        let what = "compiling it was killed: the machine, or the gateway's container, has too little memory for it";
+        return Err(Exceeded::new("compile_memory", what.to_owned()).into());
     }
     let memory = bytesize::ByteSize(limits.compile_memory.0 as u64);
     if words.contains("memory") || killed(Signal::ABORT) || killed(Signal::SEGV) || killed(Signal::BUS) {
@@ -184,14 +189,14 @@ pub fn compiler(cpu_seconds: u64, memory: u64) -> u8 {
         // No compiler is left behind by a gateway that was killed.
         set_parent_process_death_signal(Some(Signal::KILL))?;
         let limit = |limit| Rlimit { current: Some(limit), maximum: Some(limit) };
-        setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds + 1) })?;
+        setrlimit(Resource::Cpu, Rlimit { current: Some(cpu_seconds), maximum: Some(cpu_seconds.saturating_add(1)) })?;
         setrlimit(Resource::As, limit(memory))?;
         setrlimit(Resource::Core, limit(0))
     })();
     // Where the machine itself has too little memory, this is what it can do without.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     if let Err(error) = limited {
-        eprintln!("the limits of compiling cannot be set: {error}");
+        let _ = writeln!(std::io::stderr(), "the limits of compiling cannot be set: {error}");
         return 1;
     }
     let compiled = (|| {
@@ -206,7 +211,9 @@ pub fn compiler(cpu_seconds: u64, memory: u64) -> u8 {
             u8::from(written.and_then(|()| output.flush()).is_err())
         }
         Err(why) => {
-            eprintln!("{why:#}");
+            // No more than is read: the pipe may be closed behind that.
+            let words = format!("{why:#}");
+            let _ = std::io::stderr().write_all(&words.as_bytes()[..words.len().min(WORDS as usize)]);
             EXIT_REFUSED as u8
         }
     }
@@ -229,7 +236,7 @@ mod tests {
     #[test]
     fn the_end_of_a_compiler_says_which_limit_it_was() {
         assert_eq!(refused("kill -XCPU $$").0, Some("compile"));
-        assert_eq!(refused("kill -KILL $$").0, Some("compile"));
+        assert_eq!(refused("kill -KILL $$").0, Some("compile_memory"), "where the machine has no memory left");
         assert_eq!(refused("kill -STOP $$").0, Some("compile"), "one that hangs is ended");
         assert_eq!(refused("kill -ABRT $$").0, Some("compile_memory"));
         assert_eq!(refused("echo memory allocation of 9 bytes failed >&2; exit 1").0, Some("compile_memory"));

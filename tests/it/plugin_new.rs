@@ -45,6 +45,16 @@ async fn it_is_whole_and_bears_its_name() {
     }
 }
 
+/// As before `head -1`.
+#[tokio::test]
+async fn nobody_has_to_read_what_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = tidegate(directory.path()).args(["plugin", "new", "mine"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().await.unwrap().success());
+    assert!(directory.path().join("mine/build.sh").is_file());
+}
+
 #[tokio::test]
 async fn it_overwrites_nothing_and_takes_no_name_that_is_none() {
     let directory = tempfile::tempdir().unwrap();

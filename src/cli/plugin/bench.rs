@@ -50,9 +50,9 @@ impl Bench {
         let measured = measured?;
         runtime.shutdown_background();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&measured)?);
+            say!("{}", serde_json::to_string_pretty(&measured)?);
         } else {
-            print!("{}", self.told(&measured));
+            put!(self.told(&measured));
         }
         Ok(())
     }

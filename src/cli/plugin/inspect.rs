@@ -26,9 +26,9 @@ impl Inspect {
     pub fn run(self) -> anyhow::Result<()> {
         let report = runtime()?.block_on(crate::inspect(&self.file))?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            say!("{}", serde_json::to_string_pretty(&report)?);
         } else {
-            print!("{}", told(&self.file, &report));
+            put!(told(&self.file, &report));
         }
         Ok(())
     }

@@ -69,11 +69,11 @@ impl New {
         for (path, content) in &files {
             write(&folder.join(path), content).with_context(|| format!("{path} cannot be written"))?;
         }
-        println!("{}: {} files", folder.display(), files.len());
-        println!("\n  cd {}", folder.display());
-        println!("  ./build.sh");
-        println!("  tidegate plugin test plugins/{name}.wasm scenario.toml");
-        println!("  tidegate run\n\nREADME.md says what building it needs.");
+        say!("{}: {} files", folder.display(), files.len());
+        say!("\n  cd {}", folder.display());
+        say!("  ./build.sh");
+        say!("  tidegate plugin test plugins/{name}.wasm scenario.toml");
+        say!("  tidegate run\n\nREADME.md says what building it needs.");
         Ok(())
     }
 

@@ -43,13 +43,13 @@ impl Test {
             })?;
             steps += run.steps;
             failed += run.failed();
-            print!("{}", told(&file.display().to_string(), &run, self.verbose, paint));
+            put!(told(&file.display().to_string(), &run, self.verbose, paint));
         }
         runtime.shutdown_background();
         if failed > 0 {
             return Err(Failed(format!("{failed} of {steps} steps went other than expected")).into());
         }
-        println!("{}", paint.good(&format!("{steps} steps as expected")));
+        say!("{}", paint.good(&format!("{steps} steps as expected")));
         Ok(())
     }
 }
