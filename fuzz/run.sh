@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 target=${1:?"which one? frames, loader, smith, boundary or replay"}
 shift
-RUSTC_WRAPPER="$PWD/instrument.sh" cargo build --release --bin "$target"
+host=$(rustc -vV | sed -n 's/^host: //p')
+RUSTC_WRAPPER="$PWD/instrument.sh" cargo build --release --target "$host" --bin "$target"
 mkdir -p "corpus/$target" "artifacts/$target"
-exec "${CARGO_TARGET_DIR:-target}/release/$target" "corpus/$target" "-artifact_prefix=artifacts/$target/" -max_len=4096 "$@"
+exec "${CARGO_TARGET_DIR:-target}/$host/release/$target" "corpus/$target" "-artifact_prefix=artifacts/$target/" -max_len=4096 "$@"

@@ -159,7 +159,7 @@ fn node_with(
     };
     Ok(Arc::new(Node {
         hub: Arc::new(Hub::new(broker, metrics.clone())),
-        presence: presence::Presence::default(),
+        presence: presence::Presence::new(redis.as_ref().map(|redis| (redis, id))),
         kv: match &redis {
             Some(redis) => Kv::Redis(RedisKv::new(redis.clone())),
             None => Kv::Memory(MemoryKv::new(config.kv_memory.0, clock.clone())),
@@ -210,7 +210,7 @@ impl Gateway {
             .with_context(|| in_use("listen", config.listen))?;
         let admin = Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics)
             .with_context(|| in_use("admin", config.admin))?;
-        let applier = Arc::new(Applier::new(node));
+        let applier = Applier::new(node);
         let drain = Drain::default();
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), drain.clone()));
         applier.claim(reload::claims(&config, &prepared));
@@ -246,6 +246,7 @@ impl Gateway {
         let link = node.redis.as_ref().map(|redis| {
             redis.run(Arc::new(NodeIntake::new(reload.applier.clone())), says(node.clone(), public.address().ok()))
         });
+        let present = node.presence.run();
         let queue = link.is_some().then(|| tokio::spawn(node.hub.clone().keep_queue()));
         let pages = Arc::new(Admin {
             node: node.clone(),
@@ -311,6 +312,8 @@ impl Gateway {
             );
         }
         queue.inspect(tokio::task::JoinHandle::abort);
+        node.presence.leave_cluster().await;
+        drop(present);
         if let Some(redis) = &node.redis {
             redis.leave().await;
         }

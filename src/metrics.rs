@@ -38,6 +38,7 @@ pub struct Metrics {
     pub deliveries: IntCounter,
     pub dropped: IntCounter,
     pub presence_dropped: IntCounter,
+    pub presence_behind: IntGauge,
     pub heartbeat_timeouts: IntCounter,
     pub events_failed: IntCounterVec,
     pub effects_refused: IntCounter,
@@ -198,6 +199,7 @@ impl Metrics {
                 "presence_changes_dropped_total",
                 "Joins and leaves that were not told to presence hooks: too many waited.",
             ),
+            presence_behind: make.gauge("presence_behind", "Joins and leaves on this node that Redis does not know of yet."),
             heartbeat_timeouts: make
                 .counter("heartbeat_timeouts_total", "Sessions closed because the client was silent."),
             events_failed: make.counters(

@@ -47,6 +47,7 @@ impl Intake for NodeIntake {
     }
 
     fn back(&self) {
+        self.applier.node.presence.back();
         self.hub.back();
     }
 }

@@ -2,7 +2,7 @@
 
 mod across;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -12,11 +12,11 @@ pub use self::across::NodeIntake;
 use crate::broker::Retention;
 use crate::config::RedisGone;
 use crate::hub::{PublishError, Published};
-use crate::message::{Closer, Message, Pattern, Publication, SessionId, TopicName};
+use crate::message::{Closer, Message, Pattern, Publication, TopicName};
 use crate::node::Node;
 use crate::outbox::{Outbox, Request};
 use crate::plugin::{Effect, Effects, Event, Failure, Forward, Hook, Patience, Publish, Remote, RouteChain};
-use crate::presence::{Member, Watch};
+use crate::presence::{Changes, Watcher};
 use crate::upstream::{Job, Reply, UpstreamError};
 use crate::wire;
 
@@ -52,9 +52,12 @@ pub struct Claim {
 }
 
 impl Applier {
-    /// Nothing is claimed yet.
-    pub fn new(node: Arc<Node>) -> Self {
-        Self { node, claims: ArcSwap::default() }
+    /// Nothing is claimed yet. Joins and leaves are told to its hooks from now on.
+    pub fn new(node: Arc<Node>) -> Arc<Self> {
+        let applier = Arc::new(Self { node, claims: ArcSwap::default() });
+        let watcher: Weak<dyn Watcher> = Arc::<Self>::downgrade(&applier);
+        applier.node.presence.watch(watcher);
+        applier
     }
 
     /// `claims` in the order of the configuration: the first that claims a topic answers for it.
@@ -161,36 +164,10 @@ impl Applier {
         Ok(())
     }
 
-    /// A session is seen on a topic.
-    pub fn join(self: &Arc<Self>, topic: &TopicName, member: Member) {
-        let watch = self.node.presence.join(topic, member, self.watches(topic));
-        self.told(topic, watch);
-    }
-
-    /// A session is not seen on a topic any more.
-    pub fn leave(self: &Arc<Self>, topic: &TopicName, session: SessionId) {
-        let watch = self.node.presence.leave(topic, session, self.watches(topic));
-        self.told(topic, watch);
-    }
-
-    fn watches(&self, topic: &TopicName) -> bool {
-        self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
-    }
-
-    fn told(self: &Arc<Self>, topic: &TopicName, watch: Watch) {
-        match watch {
-            Watch::Quiet => {}
-            Watch::Drain => drop(tokio::spawn(self.clone().tell_presence(topic.clone()))),
-            Watch::Dropped => {
-                self.node.metrics.presence_dropped.inc();
-                tracing::warn!(%topic, "a join or leave is not told to presence hooks: too many wait");
-            }
-        }
-    }
-
     /// Takes a topic's joins and leaves through the presence hooks, in order, until none is left.
-    async fn tell_presence(self: Arc<Self>, topic: TopicName) {
-        while let Some(change) = self.node.presence.next_change(&topic) {
+    async fn tell_presence(self: Arc<Self>, mut changes: Changes) {
+        let topic = changes.topic.clone();
+        while let Some(change) = changes.next().await {
             let Some(route) = self.claimed_by(&topic) else { continue };
             let chain = route.chain.load_full();
             let mut event = Some(Box::<Event>::default());
@@ -208,6 +185,21 @@ impl Applier {
                 tracing::error!(route = &*route.route.name, %topic, why, "a presence event failed");
             }
         }
+    }
+}
+
+impl Watcher for Applier {
+    fn watches(&self, topic: &TopicName) -> bool {
+        self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
+    }
+
+    fn tell(self: Arc<Self>, changes: Changes) {
+        drop(tokio::spawn(self.tell_presence(changes)));
+    }
+
+    fn dropped(&self, topic: &TopicName, count: u64) {
+        self.node.metrics.presence_dropped.inc_by(count);
+        tracing::warn!(%topic, count, "joins or leaves are not told to presence hooks: too many wait");
     }
 }
 

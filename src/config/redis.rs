@@ -33,6 +33,8 @@ pub struct RedisConfig {
     pub probe: Span,
     /// A probe that has not come back by then ends the connections, which are made anew.
     pub probe_timeout: Span,
+    /// How long a node may be silent before its members leave their topics. Renewed four times as often.
+    pub lease: Span,
     /// The longest pause before the next attempt to connect. The first is a hundredth of it.
     pub backoff: Span,
     /// Publications on their way to Redis. More are refused.
@@ -55,6 +57,7 @@ impl Default for RedisConfig {
             timeout: seconds(1),
             probe: seconds(1),
             probe_timeout: seconds(3),
+            lease: seconds(10),
             backoff: seconds(5),
             pending: 8_192,
             queue: 10_000,
@@ -164,6 +167,7 @@ impl Config {
             ("timeout", redis.timeout),
             ("probe", redis.probe),
             ("probe_timeout", redis.probe_timeout),
+            ("lease", redis.lease),
             ("backoff", redis.backoff),
         ];
         if let Some((key, _)) = spans.iter().find(|(_, span)| span.0.is_zero()) {

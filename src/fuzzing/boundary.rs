@@ -101,7 +101,7 @@ impl Boundary {
             template,
             context,
             route: Arc::new(Route::new("fuzzed", Rules::new(&config.routes[0]), &metrics)),
-            applier: Arc::new(Applier::new(node)),
+            applier: Applier::new(node),
             author,
             instance: None,
             seen: BTreeMap::new(),

@@ -60,6 +60,28 @@ impl Keys {
         format!("{}:node:{{{node:016x}}}", self.prefix)
     }
 
+    /// Who is on a topic: the five keys of the scripts in src/presence/redis, the last of them a node's own.
+    pub fn presence(&self, topic: &str, node: &str) -> [String; 5] {
+        let channel = self.channel(topic);
+        ["p", "p:users", "p:changes", "p:teller", "p:grave:"]
+            .map(|name| format!("{channel}:{name}{}", if name.ends_with(':') { node } else { "" }))
+    }
+
+    /// The topics where an incarnation of a node may have members.
+    pub fn present(&self, node: &str, incarnation: u64) -> String {
+        format!("{}:present:{node}:{incarnation}", self.prefix)
+    }
+
+    /// Who buries an incarnation of a node.
+    pub fn burial(&self, node: &str, incarnation: u64) -> String {
+        format!("{}:burial:{node}:{incarnation}", self.prefix)
+    }
+
+    /// When the nodes have said last that they live.
+    pub fn leases(&self) -> String {
+        format!("{}:leases", self.prefix)
+    }
+
     /// The nodes, and what they say of themselves.
     pub fn nodes(&self) -> String {
         format!("{}:nodes", self.prefix)

@@ -102,7 +102,7 @@ impl World {
             bail!("`init` has asked what the scenario does not answer: {what}");
         }
         let (config, node, catalog, prepared) = assembled?;
-        let applier = Arc::new(Applier::new(node.clone()));
+        let applier = Applier::new(node.clone());
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), Drain::default()));
         applier.claim(reload::claims(&config, &prepared));
         catalog.install(prepared);

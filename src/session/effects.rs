@@ -279,7 +279,9 @@ impl Session {
             }
         };
         if let Some(info) = presence {
-            self.applier.join(&topic, Member { session: state.id, user: state.user.clone(), info });
+            let member = Member { session: state.id, user: state.user.clone(), info };
+            node.presence.join(&topic, member);
+            node.presence.settled(&topic).await;
         }
         let position = page.as_ref().map(|page| page.position);
         let what = match page.filter(|_| since.is_some()) {
@@ -322,7 +324,7 @@ impl Session {
         let gone = state.subscriptions.swap_remove(place);
         self.applier.node.hub.unsubscribe(&gone.subscription);
         if gone.present {
-            self.applier.leave(topic, state.id);
+            self.applier.node.presence.leave(topic, state.id);
         }
         true
     }
@@ -361,7 +363,7 @@ impl Session {
         for topic in state.subscriptions.iter().filter_map(topic).collect::<Vec<_>>() {
             let info = self.applier.node.presence.info(&topic, state.id).unwrap_or_default();
             let member = Member { session: state.id, user: state.user.clone(), info };
-            self.applier.join(&topic, member);
+            self.applier.node.presence.join(&topic, member);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Session {
         for subscribed in &state.subscriptions {
             self.applier.node.hub.unsubscribe(&subscribed.subscription);
             if subscribed.present {
-                self.applier.leave(&subscribed.subscription.topic, state.id);
+                self.applier.node.presence.leave(&subscribed.subscription.topic, state.id);
             }
         }
         self.applier.node.registry.remove(state.id, state.user.as_ref());

@@ -6,6 +6,7 @@ use super::wit::presence::{Counts, Member};
 use super::wit::types::Refusal;
 use super::{GrantedTopics, State, topic_name, wit};
 use crate::node::Node;
+use crate::redis::Fault;
 
 /// Members of one answer.
 const MEMBERS: u32 = 1_000;
@@ -28,53 +29,53 @@ fn kept(node: &Node, topic: &str) -> Result<(), Refusal> {
     if node.rules.of(topic).presence { Ok(()) } else { Err(Refusal::Unsupported) }
 }
 
+fn refusal(_: Fault) -> Refusal {
+    Refusal::Unavailable
+}
+
 impl wit::presence::Host for State {
     async fn count(&mut self, topic: String) -> wasmtime::Result<Result<Counts, Refusal>> {
-        Ok(self.presence_of(&topic)?.and_then(|()| {
-            self.asked(
-                "presence.count",
-                || json!({ "topic": topic }),
-                None,
-                |node| {
-                    kept(node, &topic)?;
-                    let counts = node.presence.counts(&topic);
-                    Ok(Counts { sessions: counts.sessions, users: counts.users })
-                },
-            )
-        }))
+        let (script, node) = (self.script().cloned(), self.context.node.clone());
+        let live = async {
+            kept(&node, &topic)?;
+            let counts = node.presence.counts(&topic).await.map_err(refusal)?;
+            Ok(Counts { sessions: counts.sessions, users: counts.users })
+        };
+        Ok(match self.presence_of(&topic)? {
+            Ok(()) => Self::awaited(script, "presence.count", || json!({ "topic": topic }), None, live).await,
+            Err(refusal) => Err(refusal),
+        })
     }
 
     async fn members(&mut self, topic: String, limit: u32) -> wasmtime::Result<Result<Vec<Member>, Refusal>> {
-        Ok(self.presence_of(&topic)?.and_then(|()| {
-            self.asked(
-                "presence.members",
-                || json!({ "topic": topic, "limit": limit }),
-                None,
-                |node| {
-                    kept(node, &topic)?;
-                    let members = node.presence.members(&topic, limit.min(MEMBERS) as usize);
-                    let member = |member: crate::presence::Member| Member {
-                        session_id: member.session.to_string(),
-                        user: member.user.as_deref().map(str::to_owned),
-                        info: member.info.to_string(),
-                    };
-                    Ok(members.into_iter().map(member).collect::<Vec<_>>())
-                },
-            )
-        }))
+        let (script, node) = (self.script().cloned(), self.context.node.clone());
+        let live = async {
+            kept(&node, &topic)?;
+            let members = node.presence.members(&topic, limit.min(MEMBERS) as usize).await.map_err(refusal)?;
+            let member = |member: crate::presence::Member| Member {
+                session_id: member.session.to_string(),
+                user: member.user.as_deref().map(str::to_owned),
+                info: member.info.to_string(),
+            };
+            Ok(members.into_iter().map(member).collect::<Vec<_>>())
+        };
+        let with = || json!({ "topic": topic, "limit": limit });
+        Ok(match self.presence_of(&topic)? {
+            Ok(()) => Self::awaited(script, "presence.members", with, None, live).await,
+            Err(refusal) => Err(refusal),
+        })
     }
 
     async fn has_user(&mut self, topic: String, user: String) -> wasmtime::Result<Result<bool, Refusal>> {
-        Ok(self.presence_of(&topic)?.and_then(|()| {
-            self.asked(
-                "presence.has-user",
-                || json!({ "topic": topic, "user": user }),
-                None,
-                |node| {
-                    kept(node, &topic)?;
-                    Ok(node.presence.has_user(&topic, &user))
-                },
-            )
-        }))
+        let (script, node) = (self.script().cloned(), self.context.node.clone());
+        let live = async {
+            kept(&node, &topic)?;
+            node.presence.has_user(&topic, &user).await.map_err(refusal)
+        };
+        let with = || json!({ "topic": topic, "user": user });
+        Ok(match self.presence_of(&topic)? {
+            Ok(()) => Self::awaited(script, "presence.has-user", with, None, live).await,
+            Err(refusal) => Err(refusal),
+        })
     }
 }

@@ -10,6 +10,7 @@ const CONFIG: &str = r#"
 timeout = "500ms"
 probe = "100ms"
 probe_timeout = "800ms"
+lease = "2s"
 backoff = "200ms"
 
 [[topic]]
@@ -19,6 +20,10 @@ history = { size = 1000, ttl = "1h" }
 [[topic]]
 pattern = "short:*"
 history = { size = 3, ttl = "1h" }
+
+[[topic]]
+pattern = "seen:*"
+presence = true
 
 [plugin.relay.grants]
 publish = ["*"]
@@ -34,6 +39,7 @@ const ROUTES: &str = r#"
 name = "refuse"
 path = "/refuse"
 plugins = ["relay"]
+topics = ["seen:*"]
 
 [[route]]
 name = "local"

@@ -2,7 +2,7 @@
 
 use tidegate_sdk::history::Position;
 use tidegate_sdk::subscription::{Change, Event};
-use tidegate_sdk::{Message, Plugin, Publication, Result, Session, Verdict, sessions, topics, users};
+use tidegate_sdk::{Message, Plugin, Publication, Result, Session, Verdict, presence, sessions, topics, users};
 
 #[derive(Default)]
 struct Relay;
@@ -29,6 +29,18 @@ impl Plugin for Relay {
                 let since = Position { epoch: epoch.parse().unwrap_or(0), offset: offset.parse().unwrap_or(0) };
                 session.subscribe(topic)?.with_recovery(since);
             }
+            ["here", topic, info] => {
+                session.send_if_refused(format!("no {text}"));
+                session.subscribe(topic)?.with_presence(info)?;
+            }
+            ["who", topic] => match (presence::count(topic), presence::members(topic, 100)) {
+                (Ok(counts), Ok(members)) => {
+                    let mut who: Vec<_> = members.iter().map(|one| one.user.as_deref().unwrap_or("?")).collect();
+                    who.sort_unstable();
+                    session.send(format!("{} {} {}", counts.sessions, counts.users, who.join(",")));
+                }
+                (counts, _) => session.send(format!("nobody knows: {}", counts.is_err())),
+            },
             ["leave", topic] => {
                 session.unsubscribe(topic);
                 session.send("left");
@@ -74,6 +86,14 @@ impl Plugin for Relay {
         Ok(Verdict::replace(format!("{topic} {offset} {}", message.as_text().unwrap_or_default())))
     }
 
+    /// Publishes who came and left on the topic `log:seen`.
+    fn presence(&self, change: presence::Change) -> Result {
+        let sign = if change.event == presence::Event::Joined { '+' } else { '-' };
+        let user = change.user.as_deref().unwrap_or("?");
+        topics::publish("log:seen", format!("{sign}{user}-{}-{}", change.info, change.sessions_of_user))?;
+        Ok(())
+    }
+
     fn subscription(&self, session: Session, change: Change) -> Result {
         let what = match change.event {
             Event::Subscribed => "subscribed",
@@ -88,4 +108,4 @@ impl Plugin for Relay {
     }
 }
 
-tidegate_sdk::export!(Relay: session, inbound, broadcast, subscription);
+tidegate_sdk::export!(Relay: session, inbound, broadcast, subscription, presence);

@@ -1,7 +1,5 @@
-//! Who is on a topic.
-//!
-//! Members are sessions; users are counted, so that many tabs of one user are one. Changes that somebody watches are
-//! queued for each topic, in their order, and taken by one drainer at a time.
+//! Presence of a node that stands alone. Changes that somebody watches are queued for each topic, in their order, and
+//! taken by one teller at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -9,36 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::{CHANGES, Change, Counts, Member};
 use crate::message::{SessionId, TopicName};
 
 const SHARDS: usize = 64;
-/// Changes of one topic that may wait for its drainer; what comes then is not told, and counted as dropped.
-const CHANGES: usize = 16_384;
-
-/// A session on a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub session: SessionId,
-    pub user: Option<Arc<str>>,
-    /// What the plugin that subscribed it had to say.
-    pub info: Arc<str>,
-}
-
-/// How many are on a topic. A session without a user counts as a user of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub sessions: u32,
-    pub users: u32,
-}
-
-/// A join or a leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    pub joined: bool,
-    pub member: Member,
-    /// The user's sessions on the topic after the change.
-    pub sessions_of_user: u32,
-}
 
 /// What `join` and `leave` ask of their caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +25,7 @@ pub enum Watch {
 }
 
 /// Presence of all topics on this node.
-pub struct Presence {
+pub struct MemoryPresence {
     shards: Box<[Mutex<HashMap<TopicName, Members>>]>,
     hasher: RandomState,
 }
@@ -66,13 +38,13 @@ struct Members {
     draining: bool,
 }
 
-impl Default for Presence {
+impl Default for MemoryPresence {
     fn default() -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 }
 
-impl Presence {
+impl MemoryPresence {
     fn shard(&self, topic: &str) -> &Mutex<HashMap<TopicName, Members>> {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
     }
@@ -211,7 +183,7 @@ mod tests {
 
     #[test]
     fn tabs_of_one_user_are_one_user_and_changes_keep_their_order() {
-        let presence = Presence::default();
+        let presence = MemoryPresence::default();
         let topic = TopicName::parse("room").unwrap();
         assert_eq!(presence.join(&topic, member(1, Some("ann")), true), Watch::Drain);
         assert_eq!(presence.join(&topic, member(2, Some("ann")), true), Watch::Quiet);
@@ -234,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_session_that_signs_in_as_somebody_else_leaves_as_who_it_was() {
-        let presence = Presence::default();
+        let presence = MemoryPresence::default();
         let topic = TopicName::parse("room").unwrap();
         let _ = presence.join(&topic, member(1, Some("ann")), true);
         let _ = presence.join(&topic, member(1, Some("bob")), true);
@@ -244,7 +216,7 @@ mod tests {
 
     #[test]
     fn changes_that_nobody_drains_are_bounded() {
-        let presence = Presence::default();
+        let presence = MemoryPresence::default();
         let topic = TopicName::parse("room").unwrap();
         let dropped = (0..CHANGES as u64 + 10)
             .filter(|number| presence.join(&topic, member(*number, None), true) == Watch::Dropped)
