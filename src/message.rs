@@ -133,6 +133,9 @@ pub struct Publication {
     pub exclude: Vec<SessionId>,
 }
 
+/// What the names of users' own topics begin with.
+const USERS: &str = "\u{1}user:";
+
 /// A topic's name: 1 to 255 bytes of UTF-8 without control characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
@@ -149,6 +152,24 @@ impl TopicName {
     /// Whether `parse` would take it.
     pub fn is_valid(name: &str) -> bool {
         (1..=Self::MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+    }
+
+    /// Where a user's limited sessions are present. No plugin and no client can name it: it has a control character.
+    pub fn of_user(user: &str) -> Self {
+        Self(format!("{USERS}{user}").into())
+    }
+
+    /// Whether it is one that `parse` takes; the others are the gateway's own.
+    pub fn is_public(&self) -> bool {
+        !self.0.starts_with(USERS)
+    }
+
+    /// Reads what `as_str` gave for either kind.
+    pub fn restore(name: &str) -> Option<Self> {
+        match name.strip_prefix(USERS) {
+            Some(user) => Some(Self::of_user(user)),
+            None => Self::parse(name),
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -223,6 +244,10 @@ impl Close {
     pub const UNAUTHORIZED: u16 = 3000;
     /// What the client asked to recover is no longer in the history: it must load its state anew.
     pub const HISTORY_LOST: u16 = 4001;
+    /// A newer session of the same user has taken this one's place.
+    pub const REPLACED: u16 = 4002;
+    /// The user has as many sessions as they may.
+    pub const TOO_MANY_SESSIONS: u16 = 4003;
 
     /// Cuts the reason to what a close frame can carry, at a character's boundary.
     pub fn new(code: u16, reason: &str) -> Self {

@@ -34,6 +34,8 @@ pub struct SessionState {
     pub timers: Vec<Timer>,
     /// Unix time in milliseconds.
     pub expiry: Option<u64>,
+    /// Where it counts among the user's sessions, if their number is limited.
+    pub counted: Option<TopicName>,
 }
 
 /// A topic that the session is subscribed to.
@@ -65,6 +67,7 @@ impl SessionState {
             subscriptions: self.subscriptions.iter().map(topic).collect(),
             timers: self.timers.clone(),
             expiry: self.expiry,
+            counted: self.counted.clone(),
         }
     }
 

@@ -407,6 +407,16 @@ declare module "tidegate:plugin/session@0.1.0" {
 
   /** Effect. Nothing happens to a timer that is not set. */
   export function cancelTimer(session: Session, name: string): void;
+
+  /** Which of a user's sessions stay where there are too many. */
+  export type Keep = "newest" | "oldest";
+
+  /**
+   * Effect: of the sessions of this user that have asked for it, on all nodes, so many stay (1 to 100). The others are
+   * closed: with 4002 where a newer one takes their place, with 4003 where they came too late. Ask in `opened`, or behind
+   * `setUser`. Refusals: `invalid`, also without a user.
+   */
+  export function limitSessions(session: Session, sessions: number, keep: Keep): void;
 }
 
 /** Publish. Topic names: 1 to 255 bytes of UTF-8 without control characters. */

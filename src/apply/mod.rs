@@ -190,7 +190,7 @@ impl Applier {
 
 impl Watcher for Applier {
     fn watches(&self, topic: &TopicName) -> bool {
-        self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
+        topic.is_public() && self.claimed_by(topic).is_some_and(|route| route.chain.load().has(Hook::Presence))
     }
 
     fn tell(self: Arc<Self>, changes: Changes) {

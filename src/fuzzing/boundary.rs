@@ -222,6 +222,7 @@ impl Boundary {
             subscriptions: Vec::new(),
             timers: Vec::new(),
             expiry: None,
+            counted: None,
         }
     }
 

@@ -182,6 +182,7 @@ impl Http {
             subscriptions: Vec::new(),
             timers: Vec::new(),
             expiry: None,
+            counted: None,
         };
         let mut event = Some(Box::new(Event::of(Box::new(state))));
         let decided = match introduced {

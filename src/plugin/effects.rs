@@ -25,10 +25,18 @@ pub enum Effect {
         plugin: Arc<str>,
         name: Box<str>,
     },
+    LimitSessions(u32, Keep),
     Publish(Box<Publish>),
     Forward(Box<Forward>),
     ToUser(Arc<str>, Remote),
     ToSession(SessionId, Remote),
+}
+
+/// Which of a user's sessions stay where there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    Newest,
+    Oldest,
 }
 
 #[derive(Clone, Debug, PartialEq)]

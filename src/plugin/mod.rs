@@ -55,7 +55,7 @@ pub use call::{HttpAnswer, HttpRequest, SubscriptionEvent, Verdict};
 pub use catalog::Catalog;
 pub use chain::{Admission, Chain, RouteChain};
 pub use compile::{COMMAND, compile_apart, compiler};
-pub use effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};
+pub use effects::{Effect, Effects, Forward, Keep, Publish, Remote, Subscribe};
 pub use engine::{Room, engine};
 pub use event::{Event, Hook, Patience};
 pub use failure::Failure;

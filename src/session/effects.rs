@@ -179,6 +179,7 @@ impl Session {
                 self.applier.to_session(session, &remote, gone).await?;
             }
             Effect::Forward(forward) => self.applier.forward(&self.outbox, *forward)?,
+            Effect::LimitSessions(sessions, keep) => self.limit_sessions(event, sessions as usize, keep).await?,
             Effect::SetUser(user) => {
                 self.set_user(event, user.clone());
                 if let Some(user) = user {
@@ -230,6 +231,7 @@ impl Session {
             | Effect::Publish(_)
             | Effect::Subscribe(_)
             | Effect::Forward(_)
+            | Effect::LimitSessions(..)
             | Effect::ToUser(..)
             | Effect::ToSession(..) => {}
         }
@@ -359,6 +361,9 @@ impl Session {
         }
         self.applier.node.registry.change_user(&self.outbox, state.user.as_ref(), user.as_ref());
         state.user = user;
+        if let Some(topic) = state.counted.take() {
+            self.applier.node.presence.leave(&topic, state.id);
+        }
         let topic = |one: &Subscribed| one.present.then(|| one.subscription.topic.clone());
         for topic in state.subscriptions.iter().filter_map(topic).collect::<Vec<_>>() {
             let info = self.applier.node.presence.info(&topic, state.id).unwrap_or_default();
@@ -368,6 +373,6 @@ impl Session {
     }
 }
 
-fn state(event: &mut Option<Box<Event>>) -> Option<&mut SessionState> {
+pub(super) fn state(event: &mut Option<Box<Event>>) -> Option<&mut SessionState> {
     event.as_mut().and_then(|event| event.session.as_deref_mut())
 }

@@ -68,6 +68,9 @@ impl Session {
                 self.applier.node.presence.leave(&subscribed.subscription.topic, state.id);
             }
         }
+        if let Some(topic) = &state.counted {
+            self.applier.node.presence.leave(topic, state.id);
+        }
         self.applier.node.registry.remove(state.id, state.user.as_ref());
     }
 

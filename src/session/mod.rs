@@ -6,6 +6,7 @@
 
 mod effects;
 mod end;
+mod limit;
 mod turn;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Users, sessions and values on several nodes: reached and read wherever they are.
 
+use tokio_tungstenite::tungstenite::Message;
+
 use crate::support::client::{Client, get};
 use crate::support::nodes::{come, config, node, ready, say};
 use crate::support::redis::{Server, is_installed};
@@ -180,4 +182,32 @@ async fn every_node_knows_the_others_until_they_are_gone() {
     assert_eq!(nodes(&a).await.len(), 2, "it has said goodbye");
     drop(b);
     until("a node alone", || async { (nodes(&a).await.len() == 1).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_users_sessions_are_limited_on_all_nodes() {
+    if !is_installed("limited sessions on Redis") {
+        return;
+    }
+    let server = Server::start().await;
+    let (a, b) = (node(&server).await, node(&server).await);
+    let (mut first, _) = come(&a, "refuse?user=ann&limit=2-newest").await;
+    let (mut second, _) = come(&b, "refuse?user=ann&limit=2-newest").await;
+    let (mut bob, _) = come(&b, "refuse?user=bob&limit=1-newest").await;
+    let (mut third, _) = come(&b, "refuse?user=ann&limit=2-newest").await;
+    assert_eq!(first.closed().await, Some(4002), "the oldest, on the other node");
+    let mut late = Client::connect(&a.ws_url("/refuse?user=ann&limit=2-oldest")).await;
+    assert_eq!(late.closed().await, Some(4003));
+    for client in [&mut second, &mut third, &mut bob] {
+        assert_eq!(client.ask("to 0000000000000001-0000000000000001 x").await, "ok x", "they are still there");
+    }
+    // A place that is given up is free, and a user who goes by another name counts no more.
+    drop(second);
+    let room = || async {
+        let mut client = Client::connect(&a.ws_url("/refuse?user=ann&limit=2-oldest")).await;
+        client.try_send("to 0000000000000001-0000000000000001 x").await;
+        let said = [client.next().await, client.next().await];
+        said.iter().all(|said| matches!(said, Some(Message::Text(_)))).then_some(client)
+    };
+    let _fourth = until("a free place", room).await;
 }

@@ -180,7 +180,7 @@ connect = "ann"
 path = "/chat/blue"
 headers = { authorization = "Bearer ANN" }
 admitted = "ann"
-hooks = [{ hook = "authenticate", plugin = "jwt-auth" }, "opened", "presence"]
+hooks = [{ hook = "authenticate", plugin = "jwt-auth" }, { hook = "opened", plugin = "jwt-auth" }, "opened", "presence"]
 answers = [{ admit = "ann", plugin = "jwt-auth" }]
 effects = [
   { set-attribute = "role", value = "host", plugin = "jwt-auth" },

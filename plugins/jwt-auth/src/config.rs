@@ -3,6 +3,8 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::Value;
 
+use tidegate_sdk::Keep;
+
 use crate::claims::Policy;
 use crate::fields::Fields;
 use crate::jwks;
@@ -19,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) sources: Sources,
     /// Whether a client without a token is left to the next plugin of the chain.
     pub(crate) optional: bool,
+    /// How many sessions a user may have, and which stay.
+    pub(crate) sessions: Option<(u32, Keep)>,
 }
 
 impl Config {
@@ -34,8 +38,28 @@ impl Config {
         let types = types.iter().map(|typ| media_type(typ)).collect();
         let sources = sources(&mut fields)?;
         let optional = fields.flag("optional", false)?;
+        let sessions = sessions(&mut fields)?;
         fields.finish()?;
-        Ok(Self { verifier: Verifier { keys, types, policy }, sources, optional })
+        Ok(Self { verifier: Verifier { keys, types, policy }, sources, optional, sessions })
+    }
+}
+
+fn sessions(fields: &mut Fields) -> Result<Option<(u32, Keep)>, String> {
+    let keep = match fields.text("keep")?.as_deref() {
+        None => None,
+        Some("newest") => Some(Keep::Newest),
+        Some("oldest") => Some(Keep::Oldest),
+        Some(other) => {
+            return Err(fields.error("keep", format!("is {other:?}: which sessions stay, \"newest\" or \"oldest\"?")));
+        }
+    };
+    match (fields.number("sessions", 0)?, keep) {
+        (0, None) => Ok(None),
+        (0, Some(_)) => Err(fields.error("keep", "says which sessions stay, but not how many: set `sessions`")),
+        (sessions @ 1..=100, keep) => Ok(Some((sessions as u32, keep.unwrap_or(Keep::Newest)))),
+        (sessions, _) => {
+            Err(fields.error("sessions", format!("is {sessions}: a user may have 1 to 100, or any number without it")))
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub struct JwtAuth {
     config: Config,
 }
 
-tidegate_sdk::export!(JwtAuth: init, authenticate);
+tidegate_sdk::export!(JwtAuth: init, authenticate, session);
 
 impl Plugin for JwtAuth {
     fn init() -> Result<Self> {
@@ -48,6 +48,14 @@ impl Plugin for JwtAuth {
             Ok(identity) => self.admit(session, source, identity),
             Err(rejection) => reject(session, rejection),
         }
+    }
+
+    /// Of the sessions of one user so many stay, on all nodes.
+    fn opened(&self, session: Session) -> Result {
+        if let (Some((sessions, keep)), Some(_)) = (self.config.sessions, session.user()) {
+            session.limit_sessions(sessions, keep).context("`sessions`")?;
+        }
+        Ok(())
     }
 }
 

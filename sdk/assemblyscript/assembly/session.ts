@@ -4,6 +4,12 @@ import * as handshake from "./raw/handshake";
 import * as raw from "./raw/session";
 import { Accepted, Field, Message, Position, Refusal } from "./types";
 
+/** Which of a user's sessions stay where there are too many. */
+export enum Keep {
+  Newest,
+  Oldest,
+}
+
 /** Good as long as the call runs that received it. */
 export class Session {
   constructor(readonly handle: u64) {}
@@ -135,6 +141,16 @@ export class Session {
   cancelTimer(name: string): void {
     const key = utf8(name);
     raw.cancelTimer(this.handle, at(key), key.byteLength);
+  }
+
+  /**
+   * Effect: of the sessions of this user that have asked for it, on all nodes, so many stay, 1 to 100. The others are closed:
+   * with 4002 where a newer one takes their place, with 4003 where they came too late. Refusal: `Invalid`, also without a
+   * user.
+   */
+  limitSessions(sessions: u32, keep: Keep): Refusal {
+    raw.limitSessions(this.handle, sessions, keep, RESULT);
+    return refusal();
   }
 
   // The handshake: all of it in `authenticate` and `opened`, later only the headers that the route keeps.

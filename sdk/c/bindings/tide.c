@@ -109,6 +109,9 @@ extern void __wasm_import_tide_session_set_timer(int64_t, uint8_t *, size_t, int
 __attribute__((__import_module__("tidegate:plugin/session@0.1.0"), __import_name__("cancel-timer")))
 extern void __wasm_import_tide_session_cancel_timer(int64_t, uint8_t *, size_t);
 
+__attribute__((__import_module__("tidegate:plugin/session@0.1.0"), __import_name__("limit-sessions")))
+extern void __wasm_import_tide_session_limit_sessions(int64_t, int32_t, int32_t, uint8_t *);
+
 // Imported Functions from `tidegate:plugin/topics@0.1.0`
 
 __attribute__((__import_module__("tidegate:plugin/topics@0.1.0"), __import_name__("publish")))
@@ -1588,6 +1591,31 @@ bool tide_session_set_timer(tide_session_session_t session, tide_string_t *name,
 
 void tide_session_cancel_timer(tide_session_session_t session, tide_string_t *name) {
   __wasm_import_tide_session_cancel_timer((int64_t) (session), (uint8_t *) (*name).ptr, (*name).len);
+}
+
+bool tide_session_limit_sessions(tide_session_session_t session, uint32_t sessions, tide_session_keep_t keep, tide_session_refusal_t *err) {
+  __attribute__((__aligned__(1)))
+  uint8_t ret_area[2];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tide_session_limit_sessions((int64_t) (session), (int32_t) (sessions), (int32_t) keep, ptr);
+  tide_session_result_void_refusal_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      result.val.err = (int32_t) *((uint8_t*) (ptr + 1));
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
 }
 
 bool tide_topics_publish(tide_string_t *topic, tide_topics_message_t *message, tide_topics_effect_t *ret, tide_topics_refusal_t *err) {

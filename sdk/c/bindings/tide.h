@@ -117,6 +117,12 @@ typedef struct {
 
 typedef tide_types_session_t tide_session_session_t;
 
+// Which of a user's sessions stay where there are too many.
+typedef uint8_t tide_session_keep_t;
+
+#define TIDE_SESSION_KEEP_NEWEST 0
+#define TIDE_SESSION_KEEP_OLDEST 1
+
 typedef tide_types_effect_t tide_session_effect_t;
 
 typedef tide_types_message_t tide_session_message_t;
@@ -593,6 +599,10 @@ extern void tide_session_close(tide_session_session_t session, uint16_t code, ti
 extern bool tide_session_set_timer(tide_session_session_t session, tide_string_t *name, uint64_t after, tide_session_refusal_t *err);
 // Effect. Nothing happens to a timer that is not set.
 extern void tide_session_cancel_timer(tide_session_session_t session, tide_string_t *name);
+// Effect: of the sessions of this user that have asked for it, on all nodes, so many stay (1 to 100). The others
+// are closed: with 4002 where a newer one takes their place, with 4003 where they came too late. Ask in `opened`, or
+// behind `set-user`. Refusals: `invalid`, also without a user.
+extern bool tide_session_limit_sessions(tide_session_session_t session, uint32_t sessions, tide_session_keep_t keep, tide_session_refusal_t *err);
 
 // Imported Functions from `tidegate:plugin/topics@0.1.0`
 // Effect: publish to every subscriber in the cluster. History is as configured for the topic. Refusals:

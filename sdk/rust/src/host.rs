@@ -11,6 +11,7 @@ pub(crate) mod data {
     use crate::bindings::imports::tidegate::plugin as generated;
 
     pub(crate) use generated::log::Level;
+    pub(crate) use generated::session::Keep;
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) use generated::{
         history::Page,

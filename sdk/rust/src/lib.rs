@@ -115,7 +115,7 @@ pub use export::{Exported, Hook};
 pub use message::{Message, Verdict};
 pub use plugin::{Close, Closer, Plugin};
 pub use publication::Publication;
-pub use session::{Session, Subscribe};
+pub use session::{Keep, Session, Subscribe};
 
 /// The README's plugin compiles.
 #[cfg(all(doctest, not(target_arch = "wasm32")))]

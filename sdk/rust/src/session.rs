@@ -7,6 +7,15 @@ use serde::Serialize;
 
 use crate::{Message, Refusal, Result, history::Position, host};
 
+/// Which of a user's sessions stay where there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// Who comes last takes the place of who came first.
+    Newest,
+    /// Who comes when there are enough is closed.
+    Oldest,
+}
+
 /// The session that a hook is called for.
 ///
 /// It is good for the call that received it and no longer; using it later is a mistake that traps. Reads see what this
@@ -147,6 +156,20 @@ impl Session {
     /// Effect. Nothing happens to a timer that is not set.
     pub fn cancel_timer(self, name: &str) {
         host::session::cancel_timer(self.handle, name);
+    }
+
+    /// Effect: of the sessions of this user that have asked for it, on all nodes, so many stay, 1 to 100. The others are
+    /// closed: with 4002 where a newer one takes their place, with 4003 where they came too late. For `opened`, or behind
+    /// [`Session::set_user`].
+    ///
+    /// # Errors
+    /// `Invalid`, over these bounds and without a user.
+    pub fn limit_sessions(self, sessions: u32, keep: Keep) -> Result<(), Refusal> {
+        let keep = match keep {
+            Keep::Newest => host::data::Keep::Newest,
+            Keep::Oldest => host::data::Keep::Oldest,
+        };
+        host::session::limit_sessions(self.handle, sessions, keep)
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::header::HeaderValue;
 use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Call, Decision, SubscriptionEvent, Verdict};
-use super::effects::{Effect, Effects, Forward, Publish, Remote, Subscribe};
+use super::effects::{Effect, Effects, Forward, Keep, Publish, Remote, Subscribe};
 use crate::message::{Close, Closer, MessageRef, Position, Publication};
 use crate::upstream::{Reply, ReplyFailure};
 pub use read::{read_bytes, read_call, read_headers, read_position, read_publication};
@@ -132,10 +132,18 @@ pub fn effect(effect: &Effect) -> Value {
         Effect::Close(why) => close("close", why),
         Effect::SetTimer { plugin: _, name, after } => json!({ "set-timer": name, "after": after }),
         Effect::CancelTimer { plugin: _, name } => json!({ "cancel-timer": name }),
+        Effect::LimitSessions(sessions, keep) => json!({ "limit-sessions": sessions, "keep": keep_name(*keep) }),
         Effect::Publish(wanted) => publish(wanted),
         Effect::Forward(wanted) => forward(wanted),
         Effect::ToUser(user, what) => remote("user", user, what),
         Effect::ToSession(session, what) => remote("session", &session.to_string(), what),
+    }
+}
+
+fn keep_name(keep: Keep) -> &'static str {
+    match keep {
+        Keep::Newest => "newest",
+        Keep::Oldest => "oldest",
     }
 }
 
@@ -302,6 +310,8 @@ mod tests {
             Effect::Close(Close::new(1000, "bye")),
             Effect::SetTimer { plugin: "p".into(), name: "tick".into(), after: 5 },
             Effect::CancelTimer { plugin: "p".into(), name: "tick".into() },
+            Effect::LimitSessions(1, Keep::Newest),
+            Effect::LimitSessions(100, Keep::Oldest),
             Effect::Publish(Box::new(plain)),
             Effect::Publish(Box::new(rich)),
             Effect::Forward(Box::new(Forward::plain("orders".into(), Message::Text("hi".into())))),
@@ -339,6 +349,8 @@ mod tests {
             { "close": 1000, "reason": "bye" },
             { "set-timer": "tick", "after": 5 },
             { "cancel-timer": "tick" },
+            { "limit-sessions": 1, "keep": "newest" },
+            { "limit-sessions": 100, "keep": "oldest" },
             { "publish": "room", "message": "hi" },
             {
                 "publish": "room",

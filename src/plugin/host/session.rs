@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::json;
 use wasmtime::Result;
 
+use super::wit::session::Keep as WitKeep;
 use super::wit::types::{Message, Position as WitPosition, Refusal};
 use super::{GrantedTopics, State, close_of, mistake, payload_len, topic_name, wit};
 use crate::message::{Position, TopicName};
-use crate::plugin::effects::{Effect, Subscribe};
+use crate::plugin::effects::{Effect, Keep, Subscribe};
 use crate::plugin::event::Hook;
 use crate::state::{ATTRIBUTE_BYTES, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ATTRIBUTES, TIMERS, USER_MAX};
 
@@ -16,6 +17,8 @@ use crate::state::{ATTRIBUTE_BYTES, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ATTRIBUTES,
 const PRESENCE_INFO: usize = 1 << 10;
 /// Bytes of a timer's name.
 const TIMER_NAME: usize = 64;
+/// To how many a user's sessions can be limited.
+const USER_SESSIONS: u32 = 100;
 
 impl wit::session::Host for State {
     fn id(&mut self, session: u64) -> Result<String> {
@@ -191,6 +194,23 @@ impl wit::session::Host for State {
         self.session(session)?;
         let plugin = self.context.name.clone();
         self.act(Effect::CancelTimer { plugin, name: name.into() }, 0).map(drop)
+    }
+
+    fn limit_sessions(&mut self, session: u64, sessions: u32, keep: WitKeep) -> Result<Result<(), Refusal>> {
+        let known = self.session(session)?.user.is_some();
+        if matches!(self.hook, Hook::Authenticate | Hook::Closed) {
+            return Err(mistake(format!("`{}` cannot limit sessions: the session is not open", self.hook.name())));
+        }
+        let user = self.event()?.effects.user().map_or(known, Option::is_some);
+        if !user || !(1..=USER_SESSIONS).contains(&sessions) {
+            return Ok(Err(Refusal::Invalid));
+        }
+        let keep = match keep {
+            WitKeep::Newest => Keep::Newest,
+            WitKeep::Oldest => Keep::Oldest,
+        };
+        self.act(Effect::LimitSessions(sessions, keep), 0)?;
+        Ok(Ok(()))
     }
 }
 

@@ -130,6 +130,7 @@ impl Snapshot {
             subscriptions: topics.into_iter().map(topic).collect::<Result<_, _>>()?,
             timers: timers.into_iter().map(timer).collect(),
             expiry: None,
+            counted: None,
         })
     }
 }

@@ -108,7 +108,7 @@ impl RedisPresence {
             }
             for topic in topics {
                 let Value::BulkString(name) = topic else { continue };
-                if let Some(topic) = std::str::from_utf8(&name).ok().and_then(TopicName::parse) {
+                if let Some(topic) = std::str::from_utf8(&name).ok().and_then(TopicName::restore) {
                     self.bury_on(&topic, who).await?;
                     buried += 1;
                 }

@@ -62,3 +62,6 @@ export declare function setTimer(session: u64, name: usize, nameLength: usize, a
 
 @external("tidegate:plugin/session@0.1.0", "cancel-timer")
 export declare function cancelTimer(session: u64, name: usize, nameLength: usize): void;
+
+@external("tidegate:plugin/session@0.1.0", "limit-sessions")
+export declare function limitSessions(session: u64, sessions: u32, keep: i32, result: usize): void;

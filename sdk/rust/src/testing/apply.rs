@@ -3,7 +3,7 @@
 use super::call::Asked;
 use super::effect::{Effect, Forward, Publish, Subscribe, What, Whom};
 use super::gateway::Gateway;
-use super::state::{Delivery, Forwarded, Kept, Next, State, Waiting};
+use super::state::{Delivery, Forwarded, Kept, Next, Peer, State, Waiting};
 use crate::presence::{Change, Event, Member};
 use crate::subscription;
 use crate::{Close, Closer, Exported, Message, Refusal};
@@ -43,6 +43,7 @@ impl<P: Exported> Gateway<P> {
             Effect::Subscribe(subscribe) => state.subscribe(session, subscribe),
             Effect::Forward(forward) => return state.forward(session, forward),
             Effect::Unsubscribe(topic) => state.unsubscribe(session, &topic),
+            Effect::LimitSessions(sessions, newest) => state.limit(session, sessions as usize, newest),
             Effect::Close(code, reason) => {
                 let close = Close { code, reason, by: Closer::Plugin };
                 state.next.push_back(Next::End { session: session.to_owned(), close });
@@ -52,7 +53,10 @@ impl<P: Exported> Gateway<P> {
                     return Ok(());
                 };
                 match effect {
-                    Effect::SetUser(user) => peer.user = user,
+                    Effect::SetUser(user) => {
+                        peer.counted = peer.counted.filter(|_| peer.user == user);
+                        peer.user = user;
+                    }
                     Effect::SetAttribute(name, Some(value)) => drop(peer.attributes.insert(name, value)),
                     Effect::SetAttribute(name, None) => drop(peer.attributes.remove(&name)),
                     Effect::SetExpiry(at) => peer.expiry = at,
@@ -191,6 +195,28 @@ impl State {
         if let Some(at) = room.members.iter().position(|member| member.session_id == session) {
             let member = room.members.remove(at);
             self.change(topic, Event::Left, member);
+        }
+    }
+
+    /// Count the session among its user's, and end those that are too many.
+    fn limit(&mut self, session: &str, sessions: usize, newest: bool) {
+        let number = 1 + self.peers.values().filter_map(|peer| peer.counted).max().unwrap_or(0);
+        let Some(peer) = self.peers.get_mut(session) else { return };
+        peer.counted.get_or_insert(number);
+        let user = peer.user.clone();
+        let of_user = |(id, peer): (&String, &Peer)| {
+            let counts = peer.closed.is_none() && peer.user == user;
+            peer.counted.filter(|_| counts).map(|number| (number, id.clone()))
+        };
+        let mut all: Vec<_> = self.peers.iter().filter_map(of_user).collect();
+        all.sort();
+        let (victims, code) = match newest {
+            true => (&all[..all.len().saturating_sub(sessions)], 4002),
+            false => (&all[sessions.min(all.len())..], 4003),
+        };
+        for (_, victim) in victims {
+            let close = Close { code, reason: "the user's sessions are limited".to_owned(), by: Closer::Gateway };
+            self.next.push_back(Next::End { session: victim.clone(), close });
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) enum Effect {
     Close(u16, String),
     SetTimer(String, u64),
     CancelTimer(String),
+    /// So many, and whether the newest stay.
+    LimitSessions(u32, bool),
     Publish(Publish),
     /// To every session of a user, or to one session.
     Reach(Whom, What),

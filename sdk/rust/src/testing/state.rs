@@ -156,6 +156,8 @@ pub(super) struct Peer {
     pub(super) subprotocol: Option<String>,
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) expiry: Option<u64>,
+    /// The user's sessions are limited, and it was the one with this number to say so.
+    pub(super) counted: Option<usize>,
     pub(super) timers: BTreeMap<String, u64>,
     pub(super) subscriptions: BTreeSet<String>,
     pub(super) outbox: Vec<Message>,

@@ -214,6 +214,26 @@ fn users_and_sessions_are_reached() {
 }
 
 #[test]
+fn a_users_sessions_are_limited_and_the_newest_or_the_oldest_stay() {
+    let gateway = gateway();
+    let tabs: Vec<_> = (0..3).map(|_| enter(&gateway, "ann")).collect();
+    let bob = enter(&gateway, "bob");
+    bob.says("newest 1").unwrap();
+    tabs[0].says("newest 2").unwrap();
+    tabs[1].says("newest 2").unwrap();
+    assert!(tabs.iter().all(|tab| tab.closed().is_none()), "the third has not asked");
+    tabs[2].says("newest 2").unwrap();
+    assert_eq!(tabs[0].closed().map(|close| close.code), Some(4002));
+    let late = enter(&gateway, "ann");
+    late.says("oldest 2").unwrap();
+    assert_eq!(late.closed().map(|close| close.code), Some(4003));
+    assert!(tabs[1].closed().is_none() && tabs[2].closed().is_none() && bob.closed().is_none());
+    for wrong in ["newest 0", "oldest 101"] {
+        assert!(bob.says(wrong).unwrap_err().message().starts_with("invalid"), "{wrong}");
+    }
+}
+
+#[test]
 fn timers_run_out_once_move_and_are_cancelled() {
     let gateway = gateway();
     let alice = enter(&gateway, "alice");

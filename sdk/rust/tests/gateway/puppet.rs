@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use tidegate_sdk::{Close, Context, Decision, Message, Plugin, Publication, Result, Session, Verdict};
+use tidegate_sdk::{Close, Context, Decision, Keep, Message, Plugin, Publication, Result, Session, Verdict};
 use tidegate_sdk::{clock, config, history, kv, log, presence, random, sessions, topics, users};
 
 /// Does what it is told: each message is one word of this little language.
@@ -96,6 +96,8 @@ impl Plugin for Puppet {
             "kick" => sessions::disconnect(rest, 4000, "out")?,
             "close" => session.close(rest.parse()?, "bye"),
             "rename" => session.set_user(Some(rest))?,
+            "newest" => session.limit_sessions(rest.parse()?, Keep::Newest)?,
+            "oldest" => session.limit_sessions(rest.parse()?, Keep::Oldest)?,
             "count" => session.send(kv::increment("count", 1, Some(Duration::from_secs(5)))?.to_string()),
             "swap" => session.send(kv::compare_and_set("swap", None, rest, None)?.to_string()),
             "random" => session.send(random::bytes(9)),

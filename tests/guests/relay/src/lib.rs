@@ -2,7 +2,7 @@
 
 use tidegate_sdk::history::Position;
 use tidegate_sdk::subscription::{Change, Event};
-use tidegate_sdk::{Message, Plugin, Publication, Result, Session, Verdict, presence, sessions, topics, users};
+use tidegate_sdk::{Keep, Message, Plugin, Publication, Result, Session, Verdict, presence, sessions, topics, users};
 
 #[derive(Default)]
 struct Relay;
@@ -11,6 +11,12 @@ impl Plugin for Relay {
     fn opened(&self, session: Session) -> Result {
         if let Some(user) = session.query("user") {
             session.set_user(Some(&user))?;
+        }
+        if let Some(limit) = session.query("limit") {
+            let (sessions, keep) = limit.split_once('-').unwrap_or((&limit, ""));
+            let keep = if keep == "oldest" { Keep::Oldest } else { Keep::Newest };
+            session.send_if_refused("no");
+            session.limit_sessions(sessions.parse().unwrap_or(0), keep)?;
         }
         session.send(session.id());
         Ok(())

@@ -1,6 +1,7 @@
 //! Of `session`: what it is, and effects on it.
 
 use super::check;
+use crate::host::data::Keep;
 use crate::testing::call;
 use crate::testing::effect::{Effect, Subscribe};
 use crate::testing::state::fits;
@@ -183,6 +184,14 @@ pub(crate) fn set_timer(session: u64, name: &str, after: u64) -> Result<(), Refu
 
 pub(crate) fn cancel_timer(session: u64, name: &str) {
     push(session, Effect::CancelTimer(name.to_owned()));
+}
+
+pub(crate) fn limit_sessions(session: u64, sessions: u32, keep: Keep) -> Result<(), Refusal> {
+    if user(session).is_none() || !(1..=100).contains(&sessions) {
+        return Err(Refusal::Invalid);
+    }
+    push(session, Effect::LimitSessions(sessions, matches!(keep, Keep::Newest)));
+    Ok(())
 }
 
 fn push(session: u64, effect: Effect) {
