@@ -13,6 +13,7 @@ use crate::config::ConfigStatus;
 use crate::drain::Drain;
 use crate::node::Node;
 use crate::plugin::{CanaryAsk, CanaryRefused, Catalog, RecordAsk, RecordRefused};
+use crate::redis::{self, NodeStatus};
 use crate::reply::{Body, text};
 
 /// Answers on the admin address.
@@ -21,6 +22,8 @@ pub struct Admin {
     pub catalog: Arc<Catalog>,
     pub config: Arc<Mutex<ConfigStatus>>,
     pub drain: Drain,
+    /// What other nodes are told of this one.
+    pub status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
 }
 
 const JSON: &str = "application/json";
@@ -49,7 +52,7 @@ impl Admin {
             return Ok(self.catalog.shadow(name).map_or_else(none, |page| json(&page)));
         }
         if path == "/nodes" {
-            return Ok(self.nodes().await);
+            return Ok(self.nodes(request.uri().query().unwrap_or_default()).await);
         }
         Ok(match path {
             "/" => answer(
@@ -85,11 +88,29 @@ impl Admin {
 }
 
 impl Admin {
-    /// The nodes that share a Redis; none where this one stands alone.
-    async fn nodes(&self) -> Response<Body> {
-        let Some(redis) = &self.node.redis else { return json(&serde_json::json!([])) };
-        match redis.nodes().await {
-            Ok(nodes) => json(&nodes),
+    /// The nodes that share a Redis, or this one alone. `for=USER` puts first the node that this user's sessions had best be on.
+    async fn nodes(&self, query: &str) -> Response<Body> {
+        let mut user = None;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "for" => user = Some(value),
+                other => {
+                    let what = format!("there is no {other:?} to be said: ?for=USER\n");
+                    return answer(StatusCode::BAD_REQUEST, PLAIN, what);
+                }
+            }
+        }
+        let nodes = match &self.node.redis {
+            Some(redis) => redis.nodes().await,
+            None => Ok(vec![redis::Node::this(self.node.registry.node(), Duration::ZERO, (self.status)())]),
+        };
+        match nodes {
+            Ok(mut nodes) => {
+                if let Some(user) = user {
+                    redis::prefer(&mut nodes, &user);
+                }
+                json(&nodes)
+            }
             Err(fault) => answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not known now: {fault}\n")),
         }
     }

@@ -67,7 +67,7 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::outbox::Request;
 use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
-use crate::redis::{NodeStatus, Redis};
+use crate::redis::Redis;
 use crate::reload::Reload;
 use crate::route::TopicRules;
 use crate::source::{Clock, Random};
@@ -243,9 +243,11 @@ impl Gateway {
             }
         });
         let node = reload.applier.node.clone();
-        let link = node.redis.as_ref().map(|redis| {
-            redis.run(Arc::new(NodeIntake::new(reload.applier.clone())), says(node.clone(), public.address().ok()))
-        });
+        let status = node::says(node.clone(), drain.clone(), public.address().ok());
+        let link = node
+            .redis
+            .as_ref()
+            .map(|redis| redis.run(Arc::new(NodeIntake::new(reload.applier.clone())), status.clone()));
         let present = node.presence.run();
         let queue = link.is_some().then(|| tokio::spawn(node.hub.clone().keep_queue()));
         let pages = Arc::new(Admin {
@@ -253,6 +255,7 @@ impl Gateway {
             catalog: reload.catalog.clone(),
             config: reload.status.clone(),
             drain: drain.clone(),
+            status,
         });
         // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
         let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
@@ -331,20 +334,6 @@ impl Gateway {
         };
         tokio::task::spawn_blocking(end).await.context("the watcher has failed")
     }
-}
-
-/// What other nodes are told of this one.
-fn says(node: Arc<Node>, listen: Option<SocketAddr>) -> Arc<dyn Fn() -> NodeStatus + Send + Sync> {
-    let started = node.clock.unix();
-    Arc::new(move || NodeStatus {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
-        started,
-        sessions: node.registry.len() as u64,
-        topics: node.metrics.topics.get().max(0) as u64,
-        subscriptions: node.metrics.subscriptions.get().max(0) as u64,
-        cpu_seconds: rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec.max(0) as u64,
-    })
 }
 
 /// Publications first, then goodbyes, spread over half of the time so that the clients do not all come back at once.

@@ -24,7 +24,6 @@ mod run;
 mod token;
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,16 +78,6 @@ struct ConfigArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "tidegate.toml")]
     config: PathBuf,
-}
-
-#[derive(Args)]
-struct Addresses {
-    /// Where clients connect, instead of the configuration's `listen`
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
-    /// Where the admin pages are, instead of the configuration's `admin`
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
 }
 
 /// How log lines look.

@@ -1,8 +1,11 @@
 //! `tidegate run`: serve.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 
-use super::{Addresses, ConfigArgs, LogFormat, Unusable, runtime, start_log};
+use super::{ConfigArgs, LogFormat, Unusable, runtime, start_log};
+use crate::config::{Config, Overrides, Urls};
 use crate::{Gateway, signals};
 
 #[derive(Args)]
@@ -10,15 +13,35 @@ pub struct Run {
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
-    addresses: Addresses,
+    given: Given,
     /// How log lines look; RUST_LOG chooses which are written
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
 
+/// What one node has for itself, where several share a file.
+#[derive(Args)]
+struct Given {
+    /// Where clients connect, instead of the configuration's `listen`
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where the admin pages are, instead of the configuration's `admin`
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// The Redis that this node shares with others, redis://HOST:PORT, instead of the configuration's `redis.url`.
+    /// Other users of the machine can see it: passwords belong into the file
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Where clients reach this node and no other, wss://HOST, instead of the configuration's `redis.advertise`
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
+}
+
 impl Run {
     pub fn run(self) -> anyhow::Result<()> {
-        let config = self.config.load()?.with_addresses(self.addresses.listen, self.addresses.admin);
+        let Given { listen, admin, redis, advertise } = self.given;
+        let overrides = Overrides { listen, admin, redis: redis.map(|url| Urls(vec![url])), advertise };
+        let config = Config::load_with(&self.config.config, &overrides)?;
         if config.routes.is_empty() && config.files.is_empty() {
             let file = self.config.config.display();
             return Err(Unusable(format!("{file}: there is no route: nothing would be served; add a [[route]]")).into());

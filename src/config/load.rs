@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, PluginConfig, RouteConfig, reload};
+use super::{Config, Overrides, PluginConfig, RouteConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,11 @@ pub fn plugin_file(config: &Config, name: &str) -> PathBuf {
 impl Config {
     /// Reads and checks a configuration file. What is checked here needs no plugin to be loaded.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, &Overrides::default())
+    }
+
+    /// The same, with what the command line says.
+    pub fn load_with(file: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
             file: file.to_owned(),
             place: None,
@@ -76,14 +81,19 @@ impl Config {
             what: format!("cannot be read: {error}"),
             inputs: vec![file.to_owned()],
         })?;
-        Self::parse(file, &text, file.parent().unwrap_or(Path::new(".")))
+        Self::parse_with(file, &text, file.parent().unwrap_or(Path::new(".")), overrides)
     }
 
     /// The same for a text; paths in it are relative to `base`. `file` is what errors name.
     pub fn parse(file: &Path, text: &str, base: &Path) -> Result<Self, ConfigError> {
+        Self::parse_with(file, text, base, &Overrides::default())
+    }
+
+    fn parse_with(file: &Path, text: &str, base: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let source = Source { file, text };
         let mut config: Config =
             toml::from_str(text).map_err(|error| source.error(error.span(), error.message().trim_end()))?;
+        config.overridden(overrides);
         config.plugin_directory = base.join(&config.plugin_directory);
         config.cache_directory = base.join(&config.cache_directory);
         config.record_directory = base.join(&config.record_directory);
@@ -191,6 +201,7 @@ pub(super) fn resolve_secrets(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Urls;
 
     fn load(text: &str) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -262,6 +273,10 @@ mod tests {
                 "redis.url: \"http://h\" is not an address: write redis://HOST:PORT/DATABASE",
             ),
             (&format!("{CHAT}[redis]\nurl = \"redis://h\"\nprefix = \"a{{b\""), "redis.prefix is 1 to 64 letters"),
+            (
+                &format!("{CHAT}[redis]\nurl = \"redis://h\"\nadvertise = \"a b\""),
+                "tidegate.toml:5:1: redis.advertise is an address that clients reach this node at",
+            ),
             (&format!("{CHAT}redis_gone = \"local\""), "route `chat` says what to do without Redis"),
             (&format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"nowhere\""), "there is no directory DIR/nowhere"),
         ];
@@ -293,6 +308,32 @@ mod tests {
         assert_eq!(redis.password.as_ref().unwrap().text(), "hush");
         let shown = format!("{redis:?}");
         assert!(shown.contains("redis://h:1") && !shown.contains("pass@") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidegate.toml");
+        let load = |text: &str, overrides: &Overrides| {
+            std::fs::write(&file, text).unwrap();
+            Config::load_with(&file, overrides)
+        };
+        let overrides = Overrides {
+            redis: Some(Urls(vec!["redis://here".to_owned()])),
+            advertise: Some("ws://me".to_owned()),
+            ..Overrides::default()
+        };
+        let config = load("", &overrides).unwrap();
+        let redis = config.redis.as_ref().unwrap();
+        assert_eq!((&*redis.url.0, redis.advertise.as_deref()), (&["redis://here".to_owned()][..], Some("ws://me")));
+        std::fs::write(&file, "[redis]\nurl = \"redis://there\"\nprefix = \"p\"").unwrap();
+        let again = config.again().unwrap().redis.unwrap();
+        assert_eq!((again.url, again.prefix.as_str()), (config.redis.unwrap().url, "p"));
+        let wrong = |overrides: Overrides| load("", &overrides).unwrap_err().to_string();
+        let redis = Some(Urls(vec!["http://h".to_owned()]));
+        assert!(wrong(Overrides { redis, ..Overrides::default() }).contains("redis.url: \"http://h\" is not"));
+        let advertise = Some("ws://me".to_owned());
+        assert!(wrong(Overrides { advertise, ..Overrides::default() }).contains("it needs --redis"));
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub use plugin::{
     BreakerConfig, CanaryConfig, CanaryStep, Grants, PluginConfig, PluginLimits, RollbackConfig, ShadowConfig,
 };
 pub use record::{RecordConfig, RedactConfig, Redaction};
-pub use redis::{RedisConfig, without_password};
-pub use reload::{Attempt, ConfigStatus};
+pub use redis::{RedisConfig, Urls, without_password};
+pub use reload::{Attempt, ConfigStatus, Overrides};
 pub use units::{Size, Span};
 
 /// A gateway's configuration, `tidegate.toml`. Paths are relative to the file.

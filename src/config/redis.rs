@@ -25,6 +25,9 @@ pub struct RedisConfig {
     pub password: Option<Secret>,
     /// All keys and channels begin with this and a colon. Gateways with the same prefix are one cluster.
     pub prefix: String,
+    /// Where clients reach this node and no other, such as `wss://node-2.example.com`: what `/nodes` tells. Another one on
+    /// each node, so rather `--advertise` than in a file that all of them share. Absent: `listen`, if that is one address.
+    pub advertise: Option<String>,
     /// For a connection, from the first packet to the server's greeting.
     pub connect_timeout: Span,
     /// For the answer to a command. A publication without an answer by then is refused.
@@ -53,6 +56,7 @@ impl Default for RedisConfig {
             username: None,
             password: None,
             prefix: "tidegate".to_owned(),
+            advertise: None,
             connect_timeout: seconds(2),
             timeout: seconds(1),
             probe: seconds(1),
@@ -134,6 +138,10 @@ impl Config {
 
     pub(super) fn check_redis(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         let Some(redis) = &self.redis else {
+            if self.origin.overrides.advertise.is_some() {
+                let what = "--advertise tells other nodes where this one is: it needs --redis, or a table [redis]";
+                return Err(source.error(None, what));
+            }
             let waits = self.routes.iter().find(|route| route.redis_gone != super::RedisGone::default());
             return match waits {
                 Some(route) => {
@@ -161,6 +169,11 @@ impl Config {
         if !(1..=64).contains(&redis.prefix.len()) || !redis.prefix.chars().all(fits) {
             let what = "redis.prefix is 1 to 64 letters, digits, `-`, `_`, `.` and `:`";
             return error(format!("{what}, not {:?}", redis.prefix));
+        }
+        let shown = |text: &String| (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(wrong) = redis.advertise.as_ref().filter(|text| !shown(text)) {
+            let what = "redis.advertise is an address that clients reach this node at, 255 characters at most";
+            return error(format!("{what}, not {wrong:?}"));
         }
         let spans = [
             ("connect_timeout", redis.connect_timeout),

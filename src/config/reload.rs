@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use toml::Value;
 
-use super::{Config, ConfigError, plugin_file};
+use super::{Config, ConfigError, Urls, plugin_file};
 
 /// Where a configuration was read from.
 #[derive(Debug, Default)]
@@ -16,23 +16,38 @@ pub(super) struct Origin {
     pub text: String,
     /// What the settings of plugins refer to by `{ file = "PATH" }`.
     pub secrets: Vec<PathBuf>,
-    /// Addresses of the command line, which go before those of the file.
-    listen: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
+    pub overrides: Overrides,
+}
+
+/// What the command line says, which goes before the file, now and when the file is read again.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub listen: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// `redis.url`, with or without a table in the file.
+    pub redis: Option<Urls>,
+    /// `redis.advertise`.
+    pub advertise: Option<String>,
 }
 
 impl Config {
-    /// Puts the command line's addresses in the place of the file's, now and when the file is read again.
-    pub fn with_addresses(mut self, listen: Option<SocketAddr>, admin: Option<SocketAddr>) -> Self {
-        (self.origin.listen, self.origin.admin) = (listen, admin);
+    /// Puts what the command line says in the place of what the file says.
+    pub(super) fn overridden(&mut self, overrides: &Overrides) {
+        let Overrides { listen, admin, redis, advertise } = overrides.clone();
         self.listen = listen.unwrap_or(self.listen);
         self.admin = admin.unwrap_or(self.admin);
-        self
+        if let Some(url) = redis {
+            self.redis.get_or_insert_default().url = url;
+        }
+        if let Some(redis) = &mut self.redis {
+            redis.advertise = advertise.or(redis.advertise.take());
+        }
+        self.origin.overrides = overrides.clone();
     }
 
     /// The configuration that stands in the same file now.
     pub fn again(&self) -> Result<Self, ConfigError> {
-        Ok(Self::load(&self.origin.file)?.with_addresses(self.origin.listen, self.origin.admin))
+        Self::load_with(&self.origin.file, &self.origin.overrides)
     }
 
     pub fn file(&self) -> &Path {

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 pub use self::commands::{Fault, Script};
 pub use self::keys::Keys;
-pub use self::nodes::NodeStatus;
+pub use self::nodes::{Node, NodeStatus, prefer};
 
 use self::commands::Commands;
 use self::health::Health;

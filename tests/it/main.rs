@@ -10,6 +10,7 @@ mod chat_page;
 mod cli;
 mod cluster;
 mod cluster_faults;
+mod cluster_nodes;
 mod cluster_presence;
 mod cluster_sentinel;
 mod cluster_users;
