@@ -1,10 +1,10 @@
 //! The browser that the page test needs: found, or installed where that is allowed.
 
-use std::{env, process::Command};
+use std::env;
 
 use anyhow::{Result, bail};
 
-use crate::{process, workspace};
+use crate::{apt, workspace};
 
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
@@ -13,19 +13,7 @@ pub(crate) fn ensure() -> Result<()> {
     if found() {
         return Ok(());
     }
-    if workspace::which("apt-get").is_none() {
-        bail!("Chromium and chromedriver are not installed; install both and put them on the PATH");
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("Chromium and chromedriver are not installed; run `sudo apt-get install chromium chromium-driver`");
-    }
-    println!("installing chromium and chromium-driver with apt-get …");
-    process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
-    process::answer(
-        Command::new("apt-get")
-            .args(["--quiet", "--yes", "--no-install-recommends", "install", "chromium", "chromium-driver"])
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )?;
+    apt::install("Chromium and chromedriver", &["chromium", "chromium-driver"], "both")?;
     if !found() {
         bail!("apt-get installed chromium and chromium-driver, but they are not on the PATH");
     }

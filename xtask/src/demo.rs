@@ -27,12 +27,12 @@ impl Default for Options {
     }
 }
 
-const CONFIG: &str = "examples/chat/tidegate.toml";
+pub(crate) const CONFIG: &str = "examples/chat/tidegate.toml";
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     // Before the build, because that takes minutes the first time.
-    let listen = free(options.listen, "--listen")?;
-    let admin = free(options.admin, "--admin")?;
+    let listen = free(options.listen, "demo --listen")?;
+    let admin = free(options.admin, "demo --admin")?;
 
     println!("1/3  Building the gateway (the first time this takes some minutes) …");
     let binary = build_gateway(options.release)?;
@@ -107,17 +107,17 @@ Ctrl-c ends it.
 }
 
 /// The address, once it is known that nobody listens there. Port 0 becomes a free one.
-fn free(address: SocketAddr, option: &str) -> Result<SocketAddr> {
+pub(crate) fn free(address: SocketAddr, command: &str) -> Result<SocketAddr> {
     match TcpListener::bind(address) {
         Ok(listener) => Ok(listener.local_addr()?),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             bail!(
-                "{address} is in use by another program (perhaps another demo). Stop that, or choose another address: \
-                 `cargo xtask demo {option} {}:0` takes any free port",
+                "{address} is in use by another program (perhaps another of these). Stop that, or choose another address: \
+                 `cargo xtask {command} {}:0` takes any free port",
                 host(address.ip())
             )
         }
-        Err(error) => Err(error).with_context(|| format!("{option} {address}: this address cannot be listened on")),
+        Err(error) => Err(error).with_context(|| format!("{command} {address}: this address cannot be listened on")),
     }
 }
 
@@ -146,13 +146,13 @@ mod tests {
     fn a_taken_port_is_told_with_a_way_out() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         let listener = TcpListener::bind(taken.unwrap()).unwrap();
-        let error = free(listener.local_addr().unwrap(), "--listen").unwrap_err().to_string();
-        assert!(error.contains("in use") && error.contains("--listen 127.0.0.1:0"), "{error}");
+        let error = free(listener.local_addr().unwrap(), "demo --listen").unwrap_err().to_string();
+        assert!(error.contains("in use") && error.contains("cargo xtask demo --listen 127.0.0.1:0"), "{error}");
     }
 
     #[test]
     fn any_port_becomes_one_that_is_free() {
-        let address = free("127.0.0.1:0".parse().unwrap(), "--admin").unwrap();
+        let address = free("127.0.0.1:0".parse().unwrap(), "demo --admin").unwrap();
         assert_ne!(address.port(), 0);
     }
 

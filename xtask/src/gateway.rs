@@ -130,7 +130,7 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-fn is_ready(admin: SocketAddr) -> bool {
+pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     status_of(admin, "/ready").is_some_and(|status| status == 200)
 }
 

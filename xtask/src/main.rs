@@ -1,8 +1,10 @@
 //! The project's own commands (`cargo xtask …`): this file reads the command line, the others do the work.
 
+mod apt;
 mod bench;
 mod browser;
 mod clang;
+mod cluster;
 mod debian;
 mod debian_rustc;
 mod demo;
@@ -11,13 +13,12 @@ mod languages;
 mod npm;
 mod plugins;
 mod process;
-mod redis;
 mod tally;
 mod test;
 mod toolchain;
 mod workspace;
 
-use std::{ffi::OsStr, net::SocketAddr, process::ExitCode};
+use std::{ffi::OsStr, net::SocketAddr, process::ExitCode, time::Duration};
 
 use lexopt::prelude::*;
 
@@ -34,9 +35,20 @@ Commands:
       --release      build the gateway with optimisations (slower to build)
       Port 0 means any free port.
 
-  test [--quick]
+  cluster [--listen ADDR] [--redis URL] [--balancer haproxy|nginx|none] [--once] [--built] [--release]
+      Run the chat example on three nodes with one Redis, behind a load balancer, and say how to kill a node.
+      --listen ADDR    where the balancer listens   [default: 127.0.0.1:8080]
+      --redis URL      a Redis that runs already    [default: one is started, and ends with the command]
+      --balancer NAME  which one; with none clients go to the nodes   [default: haproxy]
+      --once           only see that it works: a node is killed, and its client loses nothing. Exit code 0, or 1
+      --built          build nothing: take the gateway and the plugins as they are
+      --release        the gateway with optimisations
+
+  test [--quick] [--soak[=TIME]]
       Run everything: formatting, clippy, the plugins, all tests, licences and advisories.
       --quick        leave out clippy, the documentation tests and the licences
+      --soak[=TIME]  only the tests that take minutes, which are left out otherwise. TIME (90s, 10m, 2h) is for the
+                     chaos: nodes whose Redis fails in random ways   [default: 5m]
 
   bench [--rounds N] [--seconds N]
       Measure what a message costs the gateway, with a plugin and without: the server's CPU time. Takes a minute beside
@@ -65,6 +77,7 @@ const BAD_USAGE: u8 = 64;
 enum Command {
     Help,
     Bench(bench::Options),
+    Cluster(cluster::Options),
     Demo(demo::Options),
     Test(test::Options),
     Plugins(plugins::Options),
@@ -84,6 +97,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(options) => bench::run(&options),
+        Command::Cluster(options) => cluster::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Plugins(options) => plugins::run(&options),
@@ -100,6 +114,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
         Some(Value(name)) => match name.string()?.as_str() {
             "help" => return Ok(Command::Help),
             "bench" => Command::Bench(bench::Options::default()),
+            "cluster" => Command::Cluster(cluster::Options::default()),
             "demo" => Command::Demo(demo::Options::default()),
             "test" => Command::Test(test::Options::default()),
             "plugins" => Command::Plugins(plugins::Options::default()),
@@ -112,10 +127,20 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             (_, Short('h') | Long("help")) => return Ok(Command::Help),
             (Command::Bench(options), Long("rounds")) => options.rounds = parser.value()?.parse()?,
             (Command::Bench(options), Long("seconds")) => options.seconds = parser.value()?.parse()?,
+            (Command::Cluster(options), Long("listen")) => options.listen = address(&parser.value()?)?,
+            (Command::Cluster(options), Long("redis")) => options.redis = Some(parser.value()?.string()?),
+            (Command::Cluster(options), Long("balancer")) => options.balancer = balancer(&parser.value()?)?,
+            (Command::Cluster(options), Long("once")) => options.once = true,
+            (Command::Cluster(options), Long("built")) => options.built = true,
+            (Command::Cluster(options), Long("release")) => options.release = true,
             (Command::Demo(options), Long("listen")) => options.listen = address(&parser.value()?)?,
             (Command::Demo(options), Long("admin")) => options.admin = address(&parser.value()?)?,
             (Command::Demo(options), Long("release")) => options.release = true,
             (Command::Test(options), Long("quick")) => options.quick = true,
+            (Command::Test(options), Long("soak")) => {
+                let time = parser.optional_value().map(|time| duration(&time)).transpose()?;
+                options.soak = Some(time.unwrap_or(test::SOAK));
+            }
             (Command::Plugins(options), Long("install")) => options.install = true,
             (Command::Plugins(options), Value(name)) => options.names.push(name.string()?),
             (_, other) => return Err(other.unexpected()),
@@ -127,6 +152,20 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
 fn address(value: &OsStr) -> Result<SocketAddr, lexopt::Error> {
     let address = value.to_string_lossy();
     address.parse().map_err(|_| format!("`{address}` is no address: write IP and port, `127.0.0.1:8080`").into())
+}
+
+fn duration(value: &OsStr) -> Result<Duration, lexopt::Error> {
+    let text = value.to_string_lossy();
+    let seconds = [('s', 1), ('m', 60), ('h', 3600)].into_iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(seconds).filter(|seconds| *seconds > 0)
+    });
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is no duration: write 90s, 10m or 2h").into())
+}
+
+fn balancer(value: &OsStr) -> Result<cluster::Balancer, lexopt::Error> {
+    let name = value.to_string_lossy();
+    cluster::Balancer::named(&name).ok_or_else(|| format!("`{name}` is no balancer: haproxy, nginx or none").into())
 }
 
 #[cfg(test)]
@@ -145,6 +184,25 @@ mod tests {
         assert_eq!(options.listen.port(), 9000);
         assert_eq!(options.admin.port(), 0);
         assert!(options.release);
+    }
+
+    #[test]
+    fn a_soak_takes_its_time() {
+        for (line, time) in [("test --soak", 300), ("test --soak=90s", 90), ("test --soak=2h", 7200)] {
+            let Ok(Command::Test(options)) = parsed(line) else { panic!("{line}: not a test") };
+            assert_eq!(options.soak, Some(Duration::from_secs(time)), "{line}");
+        }
+        assert!(parsed("test --soak=soon").is_err() && parsed("test --soak=0m").is_err());
+    }
+
+    #[test]
+    fn a_cluster_takes_a_balancer() {
+        let Ok(Command::Cluster(options)) = parsed("cluster --balancer nginx --once --redis redis://h") else {
+            panic!("not a cluster")
+        };
+        assert_eq!((options.balancer, options.redis.as_deref()), (cluster::Balancer::Nginx, Some("redis://h")));
+        assert!(options.once && !options.built);
+        assert!(parsed("cluster --balancer pound").is_err());
     }
 
     #[test]

@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{browser, languages::Language, plugins, process, redis, tally::Tally, workspace};
+use crate::{apt, browser, languages::Language, plugins, process, tally::Tally, workspace};
 
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) quick: bool,
+    /// Instead of all this the long tests, with so much time for those that can use any.
+    pub(crate) soak: Option<Duration>,
 }
+
+/// What `--soak` is without a duration.
+pub(crate) const SOAK: Duration = Duration::from_secs(5 * 60);
 
 enum Outcome {
     Passed,
@@ -38,20 +43,21 @@ const PAGE_TEST: &str = "chat_page";
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
+    if let Some(time) = options.soak {
+        report.soak(time);
+        return Ok(report.tell());
+    }
     let browser = report.needed("page test", browser::ensure).is_some();
     // Without it those tests skip themselves, and say so.
-    report.needed("tests of several nodes", redis::ensure);
+    report.needed("tests of several nodes", || apt::REDIS.ensure());
+    report.needed("cluster behind HAProxy", || apt::HAPROXY.ensure());
+    report.needed("cluster behind nginx", || apt::NGINX.ensure());
     report.step("formatting", || process::run(&mut workspace::cargo(&["fmt", "--all", "--check"])));
     if options.quick {
         report.skip("clippy", "--quick");
     } else {
         report.step("clippy", || process::run(&mut workspace::cargo(CLIPPY)));
     }
-    let build = || {
-        plugins::build(&[])?;
-        plugins::build_tour()?;
-        plugins::build_test_guests()
-    };
     if report.step("plugins", build) {
         for language in Language::ALL {
             if let Some(tools) = report.needed(language.step(), || language.tools(true)) {
@@ -68,12 +74,44 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         report.licences();
     }
-    Ok(report.tell())
+    let told = report.tell();
+    println!("`cargo xtask test --soak` runs the long tests, which are left out here.");
+    Ok(told)
+}
+
+fn build() -> Result<()> {
+    plugins::build(&[])?;
+    plugins::build_tour()?;
+    plugins::build_test_guests()
 }
 
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
 
 impl Report {
+    /// The tests that are ignored otherwise, one after the other: each has the machine for itself.
+    fn soak(&mut self, time: Duration) {
+        self.needed("tests of several nodes", || apt::REDIS.ensure());
+        if !self.step("plugins", build) {
+            return self.fail("long tests", "not run: they need the plugins, which were not built");
+        }
+        println!("\nThe chaos takes {}, the other long tests some minutes.", process::spell(time));
+        let mut tally = Tally::default();
+        self.step("long tests", || {
+            let mut command = workspace::cargo(&["test", "--workspace", "--tests", "--no-fail-fast"]);
+            command.args(["--", "--ignored", "--test-threads", "1"]);
+            command.env("TIDEGATE_SOAK_SECONDS", time.as_secs().to_string());
+            let status = process::watch(&mut command, |line| tally.see(line))?;
+            if !status.success() {
+                bail!("`{}` failed ({status})", process::told(&command));
+            }
+            if tally.passed == 0 {
+                bail!("no test ran");
+            }
+            Ok(())
+        });
+        self.tally = tally;
+    }
+
     fn tests(&mut self, quick: bool, browser: bool) {
         let mut tally = Tally::default();
         self.step("tests", || {
@@ -151,7 +189,7 @@ impl Report {
         let (mut failed, mut skipped) = (self.tally.failed, self.tally.ignored.len());
         for step in &self.steps {
             match step.outcome {
-                Outcome::Failed(_) if step.name == "tests" && self.tally.failed > 0 => {}
+                Outcome::Failed(_) if step.name.ends_with("tests") && self.tally.failed > 0 => {}
                 Outcome::Failed(_) => failed += 1,
                 Outcome::Skipped(_) => skipped += 1,
                 Outcome::Passed => {}
