@@ -341,7 +341,7 @@ async fn ten_swaps_a_second_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute"]
+#[ignore = "soak: takes a minute; cargo xtask test --soak"]
 async fn ten_swaps_a_second_for_a_minute_lose_nothing() {
     swapped_under_load(Duration::from_secs(60)).await;
 }

@@ -4,6 +4,8 @@ pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod guests;
 pub(crate) mod http;
+pub(crate) mod ledger;
+pub(crate) mod link;
 pub(crate) mod nodes;
 pub(crate) mod redis;
 
@@ -96,8 +98,22 @@ impl Gateway {
 
     /// In a directory that the test keeps.
     pub(crate) async fn run_in(directory: &Path) -> Self {
-        let mut process = tidegate(directory)
-            .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
+        Self::run_as(tidegate(directory), directory, "127.0.0.1").await
+    }
+
+    /// In a network namespace, where it listens on an address that leads there.
+    pub(crate) async fn run_behind(namespace: &str, address: &str, directory: tempfile::TempDir) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_tidegate")]);
+        command.current_dir(directory.path()).stdin(Stdio::null());
+        let path = directory.path().to_owned();
+        Self { _directory: Some(directory), ..Self::run_as(command, &path, address).await }
+    }
+
+    async fn run_as(mut command: Command, directory: &Path, address: &str) -> Self {
+        let any = format!("{address}:0");
+        let mut process = command
+            .args(["run", "--listen", &any, "--admin", &any, "--log-format", "json"])
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
