@@ -30,9 +30,14 @@ impl Stop {
 
 /// Says `NAME-1`, `NAME-2` and so on.
 pub(crate) struct Speaker {
-    name: String,
     topic: String,
     client: Client,
+    words: Words,
+}
+
+/// What somebody has said, and what became of it.
+struct Words {
+    name: String,
     said: u64,
     acknowledged: Vec<u64>,
     refused: Vec<u64>,
@@ -42,18 +47,19 @@ impl Speaker {
     /// On a route of a node.
     pub(crate) async fn on(gateway: &Gateway, route: &str, name: &str, topic: &str) -> Self {
         let client = connect(gateway, route).await;
-        let (name, topic) = (name.to_owned(), topic.to_owned());
-        Self { name, topic, client, said: 0, acknowledged: Vec::new(), refused: Vec::new() }
+        let words = Words { name: name.to_owned(), said: 0, acknowledged: Vec::new(), refused: Vec::new() };
+        Self { topic: topic.to_owned(), client, words }
     }
 
     /// Whether the next one was acknowledged.
     pub(crate) async fn say(&mut self) -> bool {
-        self.said += 1;
-        let text = format!("{}-{}", self.name, self.said);
+        self.words.said += 1;
+        let words = &mut self.words;
+        let text = format!("{}-{}", words.name, words.said);
         let answer = self.client.ask(&format!("say {} {text}", self.topic)).await;
         let done = answer == format!("ok {text}");
         assert!(done || answer == format!("no {text}"), "{text} was answered by {answer}");
-        if done { &mut self.acknowledged } else { &mut self.refused }.push(self.said);
+        if done { &mut words.acknowledged } else { &mut words.refused }.push(words.said);
         done
     }
 
@@ -72,11 +78,11 @@ impl Speaker {
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
+        self.words.acknowledged.len()
     }
 
     pub(crate) fn refused(&self) -> usize {
-        self.refused.len()
+        self.words.refused.len()
     }
 }
 
@@ -95,10 +101,15 @@ enum Heard {
 
 /// A subscriber that keeps what it was told.
 pub(crate) struct Listener {
-    name: String,
     topic: String,
     client: Client,
     epoch: u64,
+    log: Log,
+}
+
+/// All that a subscriber was told.
+struct Log {
+    name: String,
     /// Where it began.
     begin: u64,
     heard: Vec<Heard>,
@@ -109,8 +120,8 @@ impl Listener {
         let mut client = connect(gateway, "refuse").await;
         let told = client.ask(&format!("join {topic}")).await;
         let (epoch, begin) = position(&told, "subscribed", topic).unwrap_or_else(|| panic!("{told}"));
-        let (name, topic) = (name.to_owned(), topic.to_owned());
-        Self { name, topic, client, epoch, begin, heard: Vec::new() }
+        let log = Log { name: name.to_owned(), begin, heard: Vec::new() };
+        Self { topic: topic.to_owned(), client, epoch, log }
     }
 
     /// Takes the next thing that it is told.
@@ -118,26 +129,26 @@ impl Listener {
         let text = self.client.text().await;
         if let Some((epoch, offset)) = position(&text, "gap", &self.topic) {
             self.epoch = epoch;
-            self.heard.push(Heard::Gap { offset });
+            self.log.heard.push(Heard::Gap { offset });
             return;
         }
         let rest =
-            text.strip_prefix(&format!("{} ", self.topic)).unwrap_or_else(|| panic!("{} hears {text}", self.name));
+            text.strip_prefix(&format!("{} ", self.topic)).unwrap_or_else(|| panic!("{} hears {text}", self.log.name));
         let (offset, text) = rest.split_once(' ').unwrap();
-        self.heard.push(Heard::Message { offset: offset.parse().unwrap(), text: text.to_owned() });
+        self.log.heard.push(Heard::Message { offset: offset.parse().unwrap(), text: text.to_owned() });
     }
 
     /// Whether something was said here already.
     fn has(&self, text: &str) -> bool {
         let is = |heard: &Heard| matches!(heard, Heard::Message { text: heard, .. } if heard == text);
         // It was said at the end.
-        self.heard.iter().rev().take(10_000).any(is)
+        self.log.heard.iter().rev().take(10_000).any(is)
     }
 
     /// Listens until the last message of each speaker has come.
     pub(crate) async fn until_last_of(&mut self, speakers: &[Speaker]) {
         for speaker in speakers {
-            let last = format!("{}-{}", speaker.name, speaker.said);
+            let last = format!("{}-{}", speaker.words.name, speaker.words.said);
             while !self.has(&last) {
                 self.hear().await;
             }
@@ -159,14 +170,14 @@ impl Listener {
     /// Leaves, and comes back to a node from where it was. False: the node did not take it in, and it is to try again.
     pub(crate) async fn move_to(&mut self, gateway: &Gateway) -> bool {
         let (mut client, _) = come(gateway, "refuse").await;
-        let at = match self.heard.last() {
+        let at = match self.log.heard.last() {
             Some(Heard::Message { offset, .. } | Heard::Gap { offset }) => *offset,
-            None => self.begin,
+            None => self.log.begin,
         };
         let told = client.ask(&format!("join {} {} {at}", self.topic, self.epoch)).await;
         if let Some((epoch, offset)) = position(&told, "gap", &self.topic) {
             self.epoch = epoch;
-            self.heard.push(Heard::Gap { offset });
+            self.log.heard.push(Heard::Gap { offset });
         } else if position(&told, "recovered", &self.topic).is_none() {
             assert!(told.starts_with("no join "), "{told}");
             return false;
@@ -176,21 +187,23 @@ impl Listener {
     }
 
     pub(crate) fn gaps(&self) -> usize {
-        self.heard.iter().filter(|heard| matches!(heard, Heard::Gap { .. })).count()
+        self.log.heard.iter().filter(|heard| matches!(heard, Heard::Gap { .. })).count()
     }
 
     pub(crate) fn messages(&self) -> usize {
-        self.heard.len() - self.gaps()
+        self.log.heard.len() - self.gaps()
     }
 
     /// Fails unless every message of the speakers is accounted for here.
     pub(crate) fn check(&self, speakers: &[Speaker]) {
-        self.check_order();
+        self.log.check_order();
         for speaker in speakers {
-            self.check_speaker(speaker);
+            self.log.check_words(&speaker.words);
         }
     }
+}
 
+impl Log {
     /// One after the other, except where a gap was told.
     fn check_order(&self) {
         let mut last = self.begin;
@@ -207,16 +220,16 @@ impl Listener {
         }
     }
 
-    fn check_speaker(&self, speaker: &Speaker) {
-        let prefix = format!("{}-", speaker.name);
-        let acknowledged: HashSet<_> = speaker.acknowledged.iter().collect();
+    fn check_words(&self, words: &Words) {
+        let prefix = format!("{}-", words.name);
+        let acknowledged: HashSet<_> = words.acknowledged.iter().collect();
         let mut places = HashMap::new();
         for (place, heard) in self.heard.iter().enumerate() {
             let Heard::Message { text, .. } = heard else { continue };
             let Some(number) = text.strip_prefix(&prefix).map(|number| number.parse::<u64>().unwrap()) else {
                 continue;
             };
-            assert!(number <= speaker.said, "{} hears {text}, which nobody has said", self.name);
+            assert!(number <= words.said, "{} hears {text}, which nobody has said", self.name);
             // A refused one may have been done, at some time.
             if acknowledged.contains(&number) {
                 places.insert(number, place);
@@ -224,7 +237,7 @@ impl Listener {
         }
         let mut before: Option<usize> = None;
         let mut missing = Vec::new();
-        for number in &speaker.acknowledged {
+        for number in &words.acknowledged {
             let Some(&place) = places.get(number) else {
                 missing.push(number);
                 continue;
@@ -244,4 +257,56 @@ impl Listener {
 fn position(told: &str, what: &str, topic: &str) -> Option<(u64, u64)> {
     let (epoch, offset) = told.strip_prefix(&format!("{what} {topic} "))?.split_once(' ')?;
     Some((epoch.parse().ok()?, offset.parse().ok()?))
+}
+
+/// A check that never fails would make every test that uses it one that cannot.
+mod tests {
+    use super::*;
+
+    /// `3` is message 3, offset by offset, `!3` a gap up to offset 3, `@5:3` message 3 at offset 5.
+    fn log(heard: &str) -> Log {
+        let mut next = 1;
+        let mut all = Vec::new();
+        for word in heard.split(' ') {
+            if let Some(offset) = word.strip_prefix('!') {
+                next = offset.parse::<u64>().unwrap() + 1;
+                all.push(Heard::Gap { offset: next - 1 });
+                continue;
+            }
+            let (offset, number) = match word.strip_prefix('@').and_then(|word| word.split_once(':')) {
+                Some((offset, number)) => (offset.parse().unwrap(), number),
+                None => (next, word),
+            };
+            next = offset + 1;
+            all.push(Heard::Message { offset, text: format!("ann-{number}") });
+        }
+        Log { name: "bob".to_owned(), begin: 0, heard: all }
+    }
+
+    fn is_accounted_for(acknowledged: &[u64], refused: &[u64], heard: &str) -> bool {
+        let said = acknowledged.iter().chain(refused).copied().max().unwrap();
+        let words =
+            Words { name: "ann".to_owned(), said, acknowledged: acknowledged.to_vec(), refused: refused.to_vec() };
+        let log = log(heard);
+        std::panic::catch_unwind(|| {
+            log.check_order();
+            log.check_words(&words);
+        })
+        .is_ok()
+    }
+
+    #[test]
+    fn what_is_missing_repeated_or_out_of_order_is_found() {
+        assert!(is_accounted_for(&[1, 2, 3], &[], "1 2 3"));
+        assert!(!is_accounted_for(&[1, 2, 3], &[], "1 3"), "an acknowledged one is missing");
+        assert!(!is_accounted_for(&[1, 2, 3], &[], "1 2"), "the last is missing");
+        assert!(is_accounted_for(&[1, 2, 3], &[], "1 !2 3"), "a gap stands for it");
+        assert!(!is_accounted_for(&[1, 2, 3], &[], "!0 1 3"), "a gap elsewhere does not");
+        assert!(!is_accounted_for(&[1, 2], &[], "1 2 2"), "twice");
+        assert!(!is_accounted_for(&[1, 2, 3], &[], "2 1 3"), "out of order");
+        assert!(!is_accounted_for(&[1, 3], &[2], "1 @3:3"), "an offset is left out");
+        assert!(is_accounted_for(&[1, 3], &[2], "1 3 2"), "a refused one may come late");
+        assert!(!is_accounted_for(&[1, 3], &[2], "1 2 2 3"), "and once");
+        assert!(!is_accounted_for(&[1], &[], "1 7"), "nobody has said so");
+    }
 }
