@@ -67,6 +67,9 @@ pub struct Metrics {
     pub upstream_requests: IntCounterVec,
     pub upstream_waiting: IntGaugeVec,
     pub redis_up: IntGauge,
+    pub redis_shards: IntGauge,
+    pub redis_shards_up: IntGauge,
+    pub redis_redirections: IntCounter,
     pub redis_lag: Histogram,
     pub redis_publish_seconds: Histogram,
     pub redis_pending: IntGauge,
@@ -304,6 +307,18 @@ impl Metrics {
             redis_up: make.gauge(
                 "redis_up",
                 "1 while what this node publishes to Redis comes back to it.",
+            ),
+            redis_shards: make.gauge(
+                "redis_shards",
+                "Servers that share the keys: the masters of a Redis Cluster, or 1.",
+            ),
+            redis_shards_up: make.gauge(
+                "redis_shards_up",
+                "Of these, how many bring back what this node publishes through them.",
+            ),
+            redis_redirections: make.counter(
+                "redis_redirections_total",
+                "Commands that a server of a Redis Cluster has sent on to another, or asked to repeat.",
             ),
             redis_lag: make.histogram(
                 "redis_lag_seconds",

@@ -42,13 +42,13 @@ impl Intake for NodeIntake {
         }
     }
 
-    fn lost(&self) {
-        self.hub.lost();
+    fn lost(&self, channels: &[String]) {
+        self.hub.lost(channels);
     }
 
-    fn back(&self) {
-        self.applier.node.presence.back();
-        self.hub.back();
+    fn back(&self, channels: &[String]) {
+        self.applier.node.presence.back(channels);
+        self.hub.back(channels);
     }
 }
 
@@ -77,7 +77,7 @@ impl Applier {
     async fn tell(&self, channel: &str, what: &[u8], gone: RedisGone) -> Result<(), Refused> {
         let Some(redis) = &self.node.redis else { return Ok(()) };
         // Boxed, so that events of a node that stands alone do not carry its room.
-        match Box::pin(redis.query(redis::cmd("PUBLISH").arg(channel).arg(what))).await {
+        match Box::pin(redis.publish(channel, what)).await {
             Ok(Value::Int(_)) => Ok(()),
             Ok(_) => Err(Refused::Across(Fault::Refused("it does not publish".to_owned()))),
             // There is no queue for these: who is on this node gets it, and what is late helps nobody.

@@ -55,7 +55,7 @@ impl RedisBroker {
             millis(retention.ttl),
             millis(retention.ttl.max(KNOWN)),
             channel,
-            "PUBLISH".to_owned(),
+            self.redis.publish_command().to_owned(),
         ];
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         let window = millis(IDEMPOTENCY_WINDOW);

@@ -13,7 +13,8 @@ use super::{Config, Size, Span, seconds};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// `redis://HOST:PORT/DATABASE`, `rediss://` behind TLS, `unix:///PATH`. A list where Sentinels are asked: all of them.
+    /// `redis://HOST:PORT/DATABASE`, `rediss://` behind TLS, `unix:///PATH`. A list where Sentinels are asked: all of them. Of a
+    /// Redis Cluster one or more of its servers; the others are found.
     #[cfg_attr(test, schemars(with = "String"))]
     pub url: Urls,
     /// The master's name among Sentinels: the addresses are theirs then.

@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 5;
 
 /// What the hub needs beside a topic's subscribers to follow it.
 pub struct Followed {
-    channel: String,
+    pub(super) channel: String,
     pub(super) state: Mutex<State>,
     /// Something has changed that somebody may wait for.
     changed: Notify,
@@ -67,8 +67,8 @@ impl Intake for HubIntake {
         self.0.arrived(&topic.0, &topic.1, payload);
     }
 
-    fn lost(&self) {
-        for (_, topic) in self.0.followed() {
+    fn lost(&self, channels: &[String]) {
+        for (_, topic) in self.0.followed(channels) {
             if let Some(followed) = &topic.followed {
                 followed.state.lock().follow.lose();
                 followed.changed.notify_waiters();
@@ -76,8 +76,11 @@ impl Intake for HubIntake {
         }
     }
 
-    fn back(&self) {
-        tokio::spawn(self.0.clone().catch_up_all());
+    fn back(&self, channels: &[String]) {
+        let topics = self.0.followed(channels);
+        if !topics.is_empty() {
+            tokio::spawn(self.0.clone().catch_up_all(topics));
+        }
     }
 }
 
@@ -151,17 +154,18 @@ impl Hub {
         followed.changed.notify_waiters();
     }
 
-    /// All topics that are followed.
-    fn followed(&self) -> Vec<(TopicName, Arc<Topic>)> {
-        let of = |shard: &super::Shard| {
-            shard.lock().iter().map(|(name, topic)| (name.clone(), topic.clone())).collect::<Vec<_>>()
+    /// The topics of these channels, as far as they are followed.
+    fn followed(&self, channels: &[String]) -> Vec<(TopicName, Arc<Topic>)> {
+        let Some(broker) = self.remote() else { return Vec::new() };
+        let of = |channel: &String| {
+            let name = broker.redis.keys.topic(channel)?;
+            self.shard(&name).lock().get_key_value(&*name).map(|(name, topic)| (name.clone(), topic.clone()))
         };
-        self.shards.iter().flat_map(of).collect()
+        channels.iter().filter_map(of).collect()
     }
 
     /// The link is there again: what every topic has missed meanwhile is read.
-    async fn catch_up_all(self: Arc<Self>) {
-        let topics = self.followed();
+    async fn catch_up_all(self: Arc<Self>, topics: Vec<(TopicName, Arc<Topic>)>) {
         let next = AtomicUsize::new(0);
         let reader = || async {
             while let Some((name, topic)) = topics.get(next.fetch_add(1, Ordering::Relaxed)) {

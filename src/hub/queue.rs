@@ -87,8 +87,8 @@ impl Hub {
                 self.queue.filled.notified().await;
                 continue;
             };
-            broker.redis.connected().await;
             let Queued { publication, retention, idempotency_key } = &*first;
+            broker.redis.connected(&broker.redis.keys.channel(publication.topic.as_str())).await;
             match broker.publish(publication, *retention, Some(idempotency_key)).await {
                 Ok(_) => {}
                 Err(BrokerError::Gone | BrokerError::Unanswered | BrokerError::Busy) => {

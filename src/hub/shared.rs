@@ -138,7 +138,7 @@ impl Hub {
         let Some(followed) = &topic.followed else { return Err(BrokerError::Gone) };
         let interest = Interest(followed);
         if followed.state.lock().follow.is_behind() {
-            if broker.redis.is_connected() {
+            if broker.redis.reaches(&followed.channel) {
                 // Does nothing where somebody reads already.
                 tokio::spawn(self.clone().catch_up(name.clone(), topic.clone()));
             } else if gone == RedisGone::Refuse {
@@ -165,7 +165,7 @@ impl Hub {
         let (subscription, at) = match entered {
             Ok((subscription, Some(at))) => (subscription, at),
             // Without a link, and told of a gap when it is there.
-            _ if gone != RedisGone::Refuse && !broker.redis.is_connected() => {
+            _ if gone != RedisGone::Refuse && !broker.redis.reaches(&followed.channel) => {
                 let (subscription, at) = enter(&followed.state.lock());
                 std::mem::forget(interest);
                 let position = at.map(|at| Position { epoch: at.epoch, offset: at.offset });

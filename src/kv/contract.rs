@@ -18,28 +18,37 @@ struct Deaf;
 impl Intake for Deaf {
     fn arrived(&self, _: &str, _: Vec<u8>) {}
 
-    fn lost(&self) {}
+    fn lost(&self, _: &[String]) {}
 
-    fn back(&self) {}
+    fn back(&self, _: &[String]) {}
+}
+
+#[expect(dead_code, reason = "held for their ends")]
+enum Servers {
+    One(server::Server),
+    Cluster(server::Cluster),
 }
 
 /// Stores, with what must live as long.
-async fn both() -> Vec<(Kv, Option<(server::Server, Running)>)> {
-    let mut both = vec![(Kv::Memory(MemoryKv::new(16 << 20, Clock::default())), None)];
+async fn all() -> Vec<(Kv, Option<(Servers, Running)>)> {
+    let mut all = vec![(Kv::Memory(MemoryKv::new(16 << 20, Clock::default())), None)];
     if server::is_installed("the contract of stores on Redis") {
-        let server = server::Server::start().await;
-        let config: RedisConfig = toml::from_str(&format!("url = {:?}", server.url())).unwrap();
-        let redis = Redis::new(config, 7, Arc::new(Metrics::new()), Random::default()).unwrap();
-        let running = redis.run(Arc::new(Deaf), Arc::new(Default::default));
-        redis.connected().await;
-        both.push((Kv::Redis(RedisKv::new(redis)), Some((server, running))));
+        let (server, cluster) = (server::Server::start().await, server::Cluster::of_masters().await);
+        let urls = [server.url(), cluster.url()];
+        for (url, servers) in urls.into_iter().zip([Servers::One(server), Servers::Cluster(cluster)]) {
+            let config: RedisConfig = toml::from_str(&format!("url = {url:?}\nprobe = \"50ms\"")).unwrap();
+            let redis = Redis::new(config, 7, Arc::new(Metrics::new()), Random::default()).unwrap();
+            let running = redis.run(Arc::new(Deaf), Arc::new(Default::default));
+            server::until("a link that carries", async || redis.trouble().is_none()).await;
+            all.push((Kv::Redis(RedisKv::new(redis)), Some((servers, running))));
+        }
     }
-    both
+    all
 }
 
 #[tokio::test]
 async fn values_are_kept_replaced_and_deleted() {
-    for (kv, _held) in both().await {
+    for (kv, _held) in all().await {
         assert_eq!(kv.get("k").await, Ok(None));
         for value in [&b"a"[..], b"", &[0, 13, 10, 255], &vec![7; super::VALUE_MAX]] {
             kv.set("k", value.to_vec().into(), MINUTE).await.unwrap();
@@ -55,7 +64,7 @@ async fn values_are_kept_replaced_and_deleted() {
 
 #[tokio::test]
 async fn values_live_as_long_as_they_were_told_to() {
-    for (kv, _held) in both().await {
+    for (kv, _held) in all().await {
         let short = Duration::from_millis(60);
         let begun = std::time::Instant::now();
         kv.set("short", "a".into(), short).await.unwrap();
@@ -78,7 +87,7 @@ async fn values_live_as_long_as_they_were_told_to() {
 
 #[tokio::test]
 async fn numbers_are_checked_and_do_not_wrap() {
-    for (kv, _held) in both().await {
+    for (kv, _held) in all().await {
         for word in ["x", "", "1.5", " 1", "+1", "007", "9223372036854775808"] {
             kv.set("word", word.into(), FOR_EVER).await.unwrap();
             assert_eq!(kv.increment("word", 1, FOR_EVER).await, Err(KvError::NotANumber), "{word:?}");
@@ -97,7 +106,7 @@ async fn numbers_are_checked_and_do_not_wrap() {
 
 #[tokio::test]
 async fn compare_and_set_sees_missing_keys() {
-    for (kv, _held) in both().await {
+    for (kv, _held) in all().await {
         let swap = async |expected, value: &'static str| {
             kv.compare_and_set("k", expected, value.into(), MINUTE).await.unwrap()
         };
@@ -114,7 +123,7 @@ async fn compare_and_set_sees_missing_keys() {
 
 #[tokio::test]
 async fn many_at_once_count_every_step() {
-    for (kv, _held) in both().await {
+    for (kv, _held) in all().await {
         let kv = Arc::new(kv);
         let steps: Vec<_> = (0..20)
             .map(|_| {

@@ -82,6 +82,16 @@ impl Keys {
         format!("{}:leases", self.prefix)
     }
 
+    /// What carries a node's probe through the server that owns its slot, as a channel and as a key. Numbers are tried until
+    /// the slot is one of that server's.
+    pub fn probe(&self, node: u64, number: u32) -> String {
+        format!("{}:probe:{{{node:016x}-{number}}}", self.prefix)
+    }
+
+    pub fn is_probe(&self, channel: &str) -> bool {
+        channel.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(":probe:"))
+    }
+
     /// The nodes, and what they say of themselves.
     pub fn nodes(&self) -> String {
         format!("{}:nodes", self.prefix)
@@ -106,15 +116,7 @@ fn unescaped(name: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The part of a key that chooses its slot, as the Cluster specification says.
-    fn hashed(key: &str) -> &str {
-        let tag = key.find('{').and_then(|open| {
-            let close = key[open + 1..].find('}')?;
-            (close > 0).then(|| &key[open + 1..open + 1 + close])
-        });
-        tag.unwrap_or(key)
-    }
+    use crate::redis::slots::slot_of;
 
     #[test]
     fn all_of_a_topic_stands_in_one_slot_whatever_its_name() {
@@ -122,19 +124,20 @@ mod tests {
         for topic in ["chat", "a{b}c", "}x", "{}", "{", "}", "%7B", "a:m", "100%25", "\u{2603} {x}"] {
             let channel = keys.channel(topic);
             let (meta, history) = keys.topic_state(&channel);
-            let tag = hashed(&channel);
-            assert!(!tag.is_empty() && tag != channel, "{channel}");
+            let slot = slot_of(channel.as_bytes());
+            assert!(channel.starts_with("tidegate:{") && !channel.contains("{}"), "{channel} has no hash tag");
             for key in [&meta, &history, &keys.idempotency(&channel, "}{k")] {
-                assert_eq!(hashed(key), tag, "{key}");
-                assert!(key.starts_with("tidegate:{"));
+                assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
             }
             assert_eq!(keys.topic(&channel).as_deref(), Some(topic));
         }
         assert_ne!(keys.channel("%7B"), keys.channel("{"));
         let user = keys.user_channel("a{b}:%7B");
         assert_eq!(keys.user(&user).as_deref(), Some("a{b}:%7B"));
-        for other in [&user, &keys.node_channel(7)] {
+        let probe = keys.probe(7, 12);
+        for other in [&user, &keys.node_channel(7), &probe] {
             assert!(keys.topic(other).is_none() && !keys.is_topic(other), "{other}");
+            assert_eq!(keys.is_probe(other), *other == probe);
         }
         assert_eq!(keys.user(&keys.channel("x")), None);
     }

@@ -1,16 +1,22 @@
-//! The link to Redis: one connection for commands, one for subscriptions, each made anew when it breaks, and a probe
-//! through both that proves that what is published is heard.
+//! The link to Redis: to one server, or to each master of a Cluster, a connection for commands and one for subscriptions, each
+//! made anew when it breaks, and a probe through both that proves that what is published is heard.
 //!
 //! What arrives is handed to the `Intake` on the spot, in Redis' order. It never waits, so there is no queue here whose
 //! bound would have to be told about.
 
 mod backoff;
+mod cluster;
 mod commands;
 mod health;
 mod keys;
+mod link;
+mod links;
+mod listening;
 mod nodes;
 mod probe;
+mod routing;
 mod servers;
+mod slots;
 mod subscriptions;
 
 /// Real servers for tests.
@@ -19,33 +25,40 @@ mod subscriptions;
 #[allow(dead_code, reason = "other tests use the rest")]
 pub mod server;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use self::commands::{Fault, Script};
 pub use self::keys::Keys;
 pub use self::nodes::{Node, NodeStatus, prefer};
 
-use self::commands::Commands;
+use self::backoff::Backoff;
 use self::health::Health;
-use self::probe::Probes;
+use self::link::Link;
+use self::links::Links;
 use self::servers::Servers;
-use self::subscriptions::Subscriptions;
+use self::slots::{Address, Topology};
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::source::Random;
 
-/// Takes what the subscribed channels carry. Called from the connection's own task: it must not wait.
+/// Takes what the subscribed channels carry. Called from the connections' own tasks: it must not wait.
 pub trait Intake: Send + Sync + 'static {
     fn arrived(&self, channel: &str, payload: Vec<u8>);
 
-    /// From now on nothing arrives.
-    fn lost(&self);
+    /// From now on nothing arrives on these channels.
+    fn lost(&self, channels: &[String]);
 
-    /// Every channel is subscribed to again, or commands are answered again. What was published meanwhile did not arrive.
-    fn back(&self);
+    /// These channels are subscribed to again, or commands for what belongs to them are answered again. What was published
+    /// meanwhile did not arrive.
+    fn back(&self, channels: &[String]);
 }
 
 /// A Redis that other nodes use too.
@@ -54,10 +67,17 @@ pub struct Redis {
     pub config: RedisConfig,
     pub metrics: Arc<Metrics>,
     node: u64,
-    commands: Commands,
-    subscriptions: Subscriptions,
+    /// Written by the keeper of links alone. Whoever wants or leaves a channel holds it, so that none is lost on a move.
+    links: RwLock<Links>,
+    /// What the links were made of.
+    topology: Mutex<Topology>,
+    /// Servers without slots that commands were sent on to, and when.
+    strangers: Mutex<HashMap<Address, Instant>>,
+    /// The links may not be right any more.
+    look: Notify,
+    /// A connection for commands has come, or the links have changed.
+    changes: watch::Sender<()>,
     health: Health,
-    probes: Probes,
     servers: Servers,
     leaving: AtomicBool,
     random: Random,
@@ -69,14 +89,17 @@ pub struct Running(#[expect(dead_code, reason = "held for its end")] JoinSet<()>
 impl Redis {
     /// Nothing is connected before `run`. `node` tells this node from the others.
     pub fn new(config: RedisConfig, node: u64, metrics: Arc<Metrics>, random: Random) -> anyhow::Result<Arc<Self>> {
+        let nobody = Arc::new(Link::new(0, None, metrics.clone()));
         Ok(Arc::new(Self {
             keys: Keys::new(&config.prefix),
             servers: Servers::new(&config)?,
             leaving: AtomicBool::new(false),
-            commands: Commands::new(config.timeout.0, metrics.clone()),
-            subscriptions: Subscriptions::default(),
-            health: Health::new(metrics.redis_up.clone()),
-            probes: Probes::default(),
+            links: RwLock::new(Links::none(nobody)),
+            topology: Mutex::default(),
+            strangers: Mutex::default(),
+            look: Notify::new(),
+            changes: watch::Sender::new(()),
+            health: Health::new(&metrics),
             config,
             metrics,
             node,
@@ -91,21 +114,34 @@ impl Redis {
         intake: Arc<dyn Intake>,
         status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
     ) -> Running {
+        self.want(&self.keys.node_channel(self.node));
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().keep_commands(intake.clone()));
-        tasks.spawn(self.clone().keep_subscriptions(intake));
-        tasks.spawn(self.clone().keep_probing(status));
+        tasks.spawn(self.clone().keep_links(intake));
+        tasks.spawn(self.clone().keep_saying(status));
         Running(tasks)
     }
 
-    /// Whether commands can be sent now.
-    pub fn is_connected(&self) -> bool {
-        self.commands.is_connected()
+    /// Whether commands can be sent now for what stands under this key, or belongs to this channel.
+    pub fn reaches(&self, key: &str) -> bool {
+        self.links.read().owner(key.as_bytes()).commands.is_connected()
     }
 
-    /// Waits until commands can be sent.
-    pub async fn connected(&self) {
-        self.commands.connected().await;
+    /// Waits until they can.
+    pub async fn connected(&self, key: &str) {
+        let mut changes = self.changes.subscribe();
+        while !self.reaches(key) {
+            // The sender lives as long as this value.
+            let _ = changes.changed().await;
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Before the next attempt to connect.
+    fn pause(&self, backoff: &mut Backoff) -> Duration {
+        backoff.next(self.config.backoff.0, self.random.number().unwrap_or_default())
     }
 
     /// What keeps this node from hearing and being heard; None while all is well.
@@ -113,29 +149,23 @@ impl Redis {
         self.health.trouble()
     }
 
-    /// Sends one command, and waits for its answer no longer than is configured.
-    pub async fn query(&self, command: &::redis::Cmd) -> Result<::redis::Value, Fault> {
-        self.commands.query(command).await
-    }
-
-    /// Runs a script, which the server has unless it is new.
-    pub async fn invoke(&self, script: &Script, keys: &[&str], arguments: &[&[u8]]) -> Result<::redis::Value, Fault> {
-        self.commands.invoke(script, keys, arguments).await
-    }
-
     /// From now on the channel is wanted: `confirmed` tells when Redis has confirmed it.
     pub fn want(&self, channel: &str) {
-        self.subscriptions.want(channel);
+        self.links.read().owner(channel.as_bytes()).subscriptions.want(channel);
     }
 
     /// The channel is wanted no more.
     pub fn unwant(&self, channel: &str) {
-        self.subscriptions.unwant(channel);
+        self.links.read().owner(channel.as_bytes()).subscriptions.unwant(channel);
     }
 
-    /// Waits until a wanted channel is subscribed to. An error: the link is gone, or was lost meanwhile.
+    /// Waits until a wanted channel is subscribed to. An error: its server is gone, or was lost meanwhile.
     pub async fn confirmed(&self, channel: &str) -> Result<(), Fault> {
-        let confirmed = tokio::time::timeout(self.config.timeout.0, self.subscriptions.confirmed(channel));
-        confirmed.await.unwrap_or(Err(Fault::Timeout))
+        let confirmation = self.links.read().owner(channel.as_bytes()).subscriptions.confirmation(channel)?;
+        let Some(confirmation) = confirmation else { return Ok(()) };
+        match tokio::time::timeout(self.config.timeout.0, confirmation).await {
+            Ok(confirmed) => confirmed.map_err(|_| Fault::Gone),
+            Err(_) => Err(Fault::Timeout),
+        }
     }
 }

@@ -1,14 +1,26 @@
 //! Which nodes share this Redis, what each says of itself, and which of them a user's sessions had best be on. A node says it
-//! with each probe, and is forgotten when it has said nothing for a while.
+//! as often as it probes, and is forgotten when it has said nothing for a while.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::MissedTickBehavior;
 
 use super::{Fault, Redis, Script};
+
+/// Probes that a node may miss before it counts as gone.
+const SILENCE: u32 = 10;
+
+/// ARGV: 1 the node's name, 2 what it says of itself.
+const SAY: &str = "
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+return redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])";
 
 /// ARGV: how long a node may be silent, in milliseconds. By the clock of Redis, so that those of nodes may differ.
 const NODES: &str = "
@@ -92,6 +104,35 @@ pub fn prefer(nodes: &mut [Node], user: &str) {
 }
 
 impl Redis {
+    /// Tells of this node for as long as it stays.
+    pub(super) async fn keep_saying(self: Arc<Self>, status: Arc<dyn Fn() -> NodeStatus + Send + Sync>) {
+        let (script, key, name) = (Script::new(SAY), self.keys.nodes(), name_of(self.node));
+        let mut ticks = tokio::time::interval(self.config.probe.0);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.connected(&key).await;
+            if self.leaving.load(Ordering::Acquire) {
+                return;
+            }
+            let status = serde_json::to_vec(&status()).unwrap_or_default();
+            // Otherwise it is said a little later; whoever cannot say it does not hear its probe either.
+            let _ = self.invoke(&script, &[&key], &[name.as_bytes(), &status]).await;
+            ticks.tick().await;
+        }
+    }
+
+    /// The node leaves, and is not to be listed any more.
+    pub async fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        // Otherwise it is forgotten a little later.
+        let _ = self.query(redis::cmd("HDEL").arg(self.keys.nodes()).arg(name_of(self.node))).await;
+    }
+
+    /// How long a node may say nothing before it counts as gone.
+    pub fn silence(&self) -> Duration {
+        (self.config.probe.0 * SILENCE).max(self.config.probe_timeout.0 * 2)
+    }
+
     /// The nodes that have said something lately, this one among them, in the order of their names.
     pub async fn nodes(&self) -> Result<Vec<Node>, Fault> {
         let silence = self.silence().as_millis().to_string();

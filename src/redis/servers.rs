@@ -1,6 +1,7 @@
-//! Where Redis is: at one address, or where the Sentinels say that the master is.
+//! Where Redis is: at one address, where the Sentinels say that the master is, or spread over the masters of a Cluster.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -9,6 +10,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, Value,
 };
 
+use super::slots::{Address, Topology, text_of};
 use crate::config::{RedisConfig, without_password};
 
 /// Requests that may wait to be written before callers wait.
@@ -26,6 +28,15 @@ pub struct Servers {
     timeout: Duration,
     /// The address that answered last.
     first: AtomicUsize,
+    /// A server that was thought to stand alone is part of a Cluster.
+    is_cluster: AtomicBool,
+}
+
+/// What stands behind the addresses.
+pub enum Found {
+    /// One server, or the master of those that Sentinels watch.
+    One,
+    Cluster(Topology),
 }
 
 impl Servers {
@@ -44,12 +55,70 @@ impl Servers {
             connect_timeout: config.connect_timeout.0,
             timeout: config.timeout.0,
             first: AtomicUsize::new(0),
+            is_cluster: AtomicBool::new(false),
         })
     }
 
-    /// Connects to whoever takes writes now. `pushed` is told what the server sends unasked, and of the connection's end.
-    pub async fn connect(&self, pushed: impl AsyncPushSender) -> anyhow::Result<MultiplexedConnection> {
-        let pushed: std::sync::Arc<dyn AsyncPushSender> = std::sync::Arc::new(pushed);
+    /// Asks what stands behind the addresses: first those of a Cluster that are known already, then the configured ones.
+    pub async fn discover(&self, known: &[Address]) -> anyhow::Result<Found> {
+        if self.master.is_some() {
+            return Ok(Found::One);
+        }
+        let known = known.iter().map(|address| (address.to_string(), self.at(address)));
+        let configured = self.shown.iter().cloned().zip(self.infos.iter().cloned());
+        let mut failed = Vec::new();
+        for (shown, info) in known.chain(configured) {
+            match self.ask(info).await {
+                Ok(found) => return Ok(found),
+                Err(error) => failed.push(format!("{shown}: {error}")),
+            }
+        }
+        bail!("{}", failed.join("; "))
+    }
+
+    async fn ask(&self, info: ConnectionInfo) -> anyhow::Result<Found> {
+        let asked = match info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+            _ => String::new(),
+        };
+        let mut connection = self.open(self.signed_in(info), self.settings()).await?;
+        let info = connection.send_packed_command(redis::cmd("CLUSTER").arg("INFO")).await?;
+        if let Value::ServerError(error) = &info {
+            // A user who may not ask this is told by what it answers to the rest.
+            return match error.code() {
+                "NOPERM" => bail!("the user of Redis may not ask CLUSTER INFO: allow it"),
+                _ => Ok(Found::One),
+            };
+        }
+        let slots = connection.send_packed_command(redis::cmd("CLUSTER").arg("SLOTS")).await?;
+        if let Value::ServerError(error) = slots {
+            bail!("the server does not answer CLUSTER SLOTS: {error}");
+        }
+        let topology = Topology::read(&slots, &info, &asked).context("CLUSTER SLOTS cannot be read")?;
+        if topology.ranges.is_empty() {
+            bail!("this Cluster serves no slots yet: see `redis-cli --cluster check`");
+        }
+        self.is_cluster.store(false, Ordering::Relaxed);
+        Ok(Found::Cluster(topology))
+    }
+
+    /// Whether a server that was thought to stand alone has said that it is part of a Cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.is_cluster.load(Ordering::Relaxed)
+    }
+
+    /// Connects to this master of a Cluster, or without an address to whoever takes writes now. `pushed` is told what the
+    /// server sends unasked, and of the connection's end.
+    pub async fn connect(
+        &self,
+        to: Option<&Address>,
+        pushed: impl AsyncPushSender,
+    ) -> anyhow::Result<MultiplexedConnection> {
+        let pushed: Arc<dyn AsyncPushSender> = Arc::new(pushed);
+        if let Some(address) = to {
+            let connected = self.connect_to(self.at(address), true, pushed).await;
+            return connected.with_context(|| address.to_string());
+        }
         let count = self.infos.len();
         let first = self.first.load(Ordering::Relaxed);
         let mut failed = Vec::new();
@@ -68,24 +137,35 @@ impl Servers {
     async fn connect_by(
         &self,
         place: usize,
-        pushed: std::sync::Arc<dyn AsyncPushSender>,
+        pushed: Arc<dyn AsyncPushSender>,
     ) -> anyhow::Result<MultiplexedConnection> {
         let info = match &self.master {
             Some(master) => self.ask_sentinel(&self.infos[place], master).await?,
-            None => self.signed_in(self.infos[place].clone()),
+            None => self.infos[place].clone(),
         };
-        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        let client = Client::open(info.set_redis_settings(redis))?;
+        self.connect_to(info, false, pushed).await
+    }
+
+    async fn connect_to(
+        &self,
+        info: ConnectionInfo,
+        in_cluster: bool,
+        pushed: Arc<dyn AsyncPushSender>,
+    ) -> anyhow::Result<MultiplexedConnection> {
         let config = self.settings().set_pipeline_buffer_size(PIPELINE).set_push_sender(pushed);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection =
-            tokio::time::timeout(self.connect_timeout, connecting).await.context("no greeting in time")??;
+        let mut connection = self.open(self.signed_in(info), config).await?;
         let role = connection.send_packed_command(&redis::cmd("ROLE")).await?;
         let cluster = connection.send_packed_command(redis::cmd("CLUSTER").arg("INFO")).await;
-        if cluster.is_ok_and(|answer| !matches!(answer, Value::ServerError(_))) {
-            bail!(
-                "this server is part of a Redis Cluster, which this version cannot use: give a server that stands alone"
-            );
+        match (cluster.is_ok_and(|answer| !matches!(answer, Value::ServerError(_))), in_cluster) {
+            (true, false) if self.master.is_some() => {
+                bail!("this server is part of a Redis Cluster: leave redis.master out")
+            }
+            (true, false) => {
+                self.is_cluster.store(true, Ordering::Relaxed);
+                bail!("this server is part of a Redis Cluster");
+            }
+            (false, true) => bail!("this server is no part of a Redis Cluster any more"),
+            _ => {}
         }
         match role_of(&role).as_deref() {
             Some("master") => Ok(connection),
@@ -93,6 +173,19 @@ impl Servers {
             Some(role) => bail!("this server is a {role} and takes no writes"),
             None => bail!("the server does not say what it is"),
         }
+    }
+
+    async fn open(&self, info: ConnectionInfo, config: AsyncConnectionConfig) -> anyhow::Result<MultiplexedConnection> {
+        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+        let client = Client::open(info.set_redis_settings(redis))?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        Ok(tokio::time::timeout(self.connect_timeout, connecting).await.context("no greeting in time")??)
+    }
+
+    /// A server of the Cluster, reached as the first configured one is.
+    fn at(&self, address: &Address) -> ConnectionInfo {
+        let Address { host, port } = address.clone();
+        moved(&self.infos[0], host, port)
     }
 
     /// Where the master is, by what this Sentinel knows.
@@ -113,14 +206,8 @@ impl Servers {
         else {
             bail!("this Sentinel's answer is not an address");
         };
-        let address = match sentinel.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
-            }
-            _ => ConnectionAddr::Tcp(host, port),
-        };
         let redis = redis::RedisConnectionInfo::default().set_db(sentinel.redis_settings().db());
-        Ok(self.signed_in(sentinel.clone().set_addr(address).set_redis_settings(redis)))
+        Ok(moved(&sentinel.clone().set_redis_settings(redis), host, port))
     }
 
     fn signed_in(&self, info: ConnectionInfo) -> ConnectionInfo {
@@ -148,10 +235,13 @@ fn role_of(answer: &Value) -> Option<String> {
     }
 }
 
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
-    }
+/// The same connection to another address.
+fn moved(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    info.clone().set_addr(address)
 }

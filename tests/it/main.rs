@@ -15,6 +15,7 @@ mod cluster_nodes;
 mod cluster_partition;
 mod cluster_presence;
 mod cluster_sentinel;
+mod cluster_sharded;
 mod cluster_soak;
 mod cluster_users;
 mod configuration;

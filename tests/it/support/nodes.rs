@@ -66,6 +66,14 @@ pub(crate) async fn node(server: &Server) -> Gateway {
     gateway
 }
 
+/// The same on a Cluster of which these servers are some.
+pub(crate) async fn node_of(urls: &[String]) -> Gateway {
+    let config = config("SEEDS", "").replace("\"SEEDS\"", &format!("{urls:?}"));
+    let gateway = Gateway::start_with(&config, &[("relay", relay())]).await;
+    ready(&gateway).await;
+    gateway
+}
+
 /// The same with more in the table of Redis, and before it hears itself.
 pub(crate) async fn node_with(server: &Server, more: &str) -> Gateway {
     Gateway::start_with(&config(&server.url(), more), &[("relay", relay())]).await

@@ -200,3 +200,190 @@ impl Sentinels {
         self.servers[0].kill().await;
     }
 }
+
+/// A Redis Cluster: masters, which share the slots evenly, and then a replica of each where there are some.
+#[allow(dead_code, reason = "unit tests use less of it")]
+pub(crate) struct Cluster {
+    servers: Vec<Server>,
+    masters: usize,
+}
+
+#[allow(dead_code, reason = "unit tests use less of it")]
+impl Cluster {
+    /// Three masters on their own, where nobody fails.
+    pub(crate) async fn of_masters() -> Self {
+        Self::start(3, false, Duration::from_secs(30)).await
+    }
+
+    /// Three masters with a replica each, which takes over when nobody has heard of its master for this time.
+    pub(crate) async fn with_replicas(timeout: Duration) -> Self {
+        Self::start(3, true, timeout).await
+    }
+
+    async fn start(masters: usize, replicas: bool, timeout: Duration) -> Self {
+        let mut servers = Vec::new();
+        let timeout = timeout.as_millis().to_string();
+        for _ in 0..if replicas { 2 * masters } else { masters } {
+            servers.push(Self::member(&timeout).await);
+        }
+        let cluster = Self { servers, masters };
+        for (place, server) in cluster.servers.iter().enumerate() {
+            server.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]).await;
+            if place < masters {
+                let slot = |share: usize| (share * 16_384 / masters).to_string();
+                let last = (slot(place + 1).parse::<u16>().unwrap() - 1).to_string();
+                server.ask(&["CLUSTER", "ADDSLOTSRANGE", &slot(place), &last]).await;
+            }
+            let [_, port, bus] = cluster.place(0);
+            cluster.servers[place].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+        }
+        let count = cluster.servers.len();
+        for server in &cluster.servers {
+            until("servers that know each other", async || server.nodes().await.len() == count).await;
+        }
+        for (replica, master) in (masters..count).zip(0..) {
+            let master = cluster.id(master).await;
+            cluster.servers[replica].ask(&["CLUSTER", "REPLICATE", &master]).await;
+        }
+        for server in &cluster.servers {
+            until("a Cluster that serves, with its replicas", async || {
+                let info = text(&server.ask(&["CLUSTER", "INFO"]).await);
+                let replication = text(&server.ask(&["INFO", "replication"]).await);
+                let nodes = server.nodes().await;
+                let is_followed = nodes.iter().filter(|node| node.contains("slave")).count() == count - masters;
+                info.contains("cluster_state:ok") && is_followed && !replication.contains("link_status:down")
+            })
+            .await;
+        }
+        cluster
+    }
+
+    /// A server that knows no other yet.
+    async fn member(timeout: &str) -> Server {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout];
+        // A replica that was late once takes over nevertheless.
+        Server::start_with(&[&cluster[..], &["--cluster-replica-validity-factor", "0"]].concat()).await
+    }
+
+    /// One more master, which owns no slots. Its place.
+    pub(crate) async fn add_master(&mut self) -> usize {
+        let new = Self::member("30000").await;
+        let [host, port, bus] = self.place(0);
+        new.ask(&["CLUSTER", "MEET", &host, &port, &bus]).await;
+        self.servers.push(new);
+        for server in &self.servers {
+            until("a Cluster that knows the new one", async || server.nodes().await.len() == self.servers.len()).await;
+        }
+        until("a new one that serves", async || {
+            text(&self.servers[self.servers.len() - 1].ask(&["CLUSTER", "INFO"]).await).contains("cluster_state:ok")
+        })
+        .await;
+        self.servers.len() - 1
+    }
+
+    /// Host, port and port of the bus.
+    fn place(&self, server: usize) -> [String; 3] {
+        let server = &self.servers[server];
+        let bus = server.arguments.iter().skip_while(|argument| *argument != "--cluster-port").nth(1).unwrap();
+        ["127.0.0.1".to_owned(), server.port.to_string(), bus.clone()]
+    }
+
+    async fn id(&self, server: usize) -> String {
+        text(&self.servers[server].ask(&["CLUSTER", "MYID"]).await)
+    }
+
+    /// The address of one of them, as a user would give it.
+    pub(crate) fn url(&self) -> String {
+        self.servers[self.masters - 1].url()
+    }
+
+    /// The place of the server that owns what stands under a key, as another one than `except` says.
+    pub(crate) async fn owner(&self, key: &str, except: Option<usize>) -> usize {
+        let asked = (0..self.servers.len()).find(|place| Some(*place) != except).unwrap();
+        let asked = &self.servers[asked];
+        let Value::Int(slot) = asked.ask(&["CLUSTER", "KEYSLOT", key]).await else { panic!("a slot is a number") };
+        let Value::Array(ranges) = asked.ask(&["CLUSTER", "SLOTS"]).await else { panic!("a list of ranges") };
+        let port = ranges.into_iter().find_map(|range| {
+            let Value::Array(range) = range else { return None };
+            let [Value::Int(first), Value::Int(last), Value::Array(owner), ..] = &range[..] else { return None };
+            let Value::Int(port) = owner[1] else { return None };
+            (first..=last).contains(&&slot).then_some(port)
+        });
+        self.servers.iter().position(|server| Some(i64::from(server.port)) == port).unwrap()
+    }
+
+    pub(crate) fn server(&self, place: usize) -> &Server {
+        &self.servers[place]
+    }
+
+    /// Ends a server as a crash would.
+    pub(crate) async fn kill(&mut self, place: usize) {
+        self.servers[place].kill().await;
+    }
+
+    /// Waits until another server owns what this one did, and everybody who lives knows.
+    pub(crate) async fn failed_over(&self, key: &str, old: usize) -> usize {
+        let begun = Instant::now();
+        loop {
+            let owner = self.owner(key, Some(old)).await;
+            if owner != old {
+                return owner;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nobody takes over");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Moves the slot of a key to another master, with all that stands in it.
+    pub(crate) async fn move_slot(&self, key: &str, to: usize) {
+        let from = self.owner(key, None).await;
+        let (source, target) = (&self.servers[from], &self.servers[to]);
+        let Value::Int(slot) = source.ask(&["CLUSTER", "KEYSLOT", key]).await else { panic!("a slot is a number") };
+        let slot = slot.to_string();
+        let (source_id, target_id) = (self.id(from).await, self.id(to).await);
+        target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
+        source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
+        loop {
+            let Value::Array(keys) = source.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]).await else {
+                panic!("keys")
+            };
+            if keys.is_empty() {
+                break;
+            }
+            let keys: Vec<_> = keys.iter().map(text).collect();
+            let [host, port, _] = self.place(to);
+            let mut migrate = vec!["MIGRATE", &host, &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            source.ask(&migrate).await;
+        }
+        for server in [target, source] {
+            server.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await;
+        }
+    }
+}
+
+#[allow(dead_code, reason = "unit tests use less of it")]
+impl Server {
+    /// The lines of `CLUSTER NODES`, of those whose handshake is over.
+    async fn nodes(&self) -> Vec<String> {
+        let nodes = text(&self.ask(&["CLUSTER", "NODES"]).await);
+        nodes.lines().filter(|line| !line.contains("handshake")).map(str::to_owned).collect()
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        other => panic!("{other:?} is no text"),
+    }
+}
+
+pub(crate) async fn until(what: &str, is: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !is().await {
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
