@@ -85,6 +85,8 @@ pub struct Stretch {
     pub mark: Mark,
     /// In order; those that a history keeps.
     pub arrivals: Vec<Arrival>,
+    /// What stands where the follower is, if the history still has it.
+    pub there: Option<Arrival>,
 }
 
 /// What became of a publication that goes by way of Redis.

@@ -94,7 +94,7 @@ impl RedisBroker {
             bytes += bytes_of(&more);
             let next = more.arrivals.first().and_then(|next| next.publication.position);
             if bytes > RECOVERY || next.is_none_or(|next| next.offset != last.offset + 1) {
-                return Ok(Stretch { mark, arrivals: Vec::new() }.page(false));
+                return Ok(Stretch { mark, arrivals: Vec::new(), there: None }.page(false));
             }
             read = more.arrivals.len();
             whole.arrivals.extend(more.arrivals);
@@ -129,7 +129,14 @@ impl RedisBroker {
             Value::BulkString(envelope) => self.open(topic.clone(), envelope),
             _ => None,
         });
-        Ok(Stretch { mark: Mark { epoch, sequence, offset }, arrivals: opened.collect() })
+        let mut arrivals: Vec<_> = opened.collect();
+        let from = since.filter(|(since, _)| *since == epoch).map(|(_, offset)| offset);
+        let there = match arrivals.first() {
+            Some(first) if from == Some(first.mark.offset) => Some(arrivals.remove(0)),
+            _ => None,
+        };
+        arrivals.truncate(count);
+        Ok(Stretch { mark: Mark { epoch, sequence, offset }, arrivals, there })
     }
 
     /// Reads what a channel has carried.

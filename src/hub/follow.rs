@@ -17,11 +17,28 @@ const OVERHEAD: usize = 256;
 pub struct Follow {
     /// The last publication that was delivered here, or was there before. None: not known yet.
     at: Option<Mark>,
+    /// The last of those that a history keeps, where it was delivered here.
+    kept: Option<Kept>,
     phase: Phase,
     waiting: VecDeque<Arrival>,
     bytes: usize,
     /// Something did not fit among those that wait.
     overrun: bool,
+}
+
+/// What tells a publication from another one that has its place in a history that went on without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kept {
+    offset: u64,
+    sequence: u64,
+    time: u64,
+}
+
+impl Kept {
+    fn of(arrival: &Arrival) -> Self {
+        let Mark { offset, sequence, .. } = arrival.mark;
+        Self { offset, sequence, time: arrival.publication.time }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,13 +134,16 @@ impl Follow {
     pub fn read(&mut self, stretch: Stretch) -> Found {
         let Phase::Reading(arrived_before) = self.phase else { return Found { again: true, ..Found::default() } };
         let mut found = Found::default();
-        let Stretch { mark, arrivals } = stretch;
+        let Stretch { mark, arrivals, there } = stretch;
         let Some(at) = self.at else {
             self.at = Some(mark);
             self.finish(arrived_before, &mut found);
             return found;
         };
-        if mark.epoch != at.epoch || mark.sequence < at.sequence {
+        // A replica that has become the master may lack the end of what was delivered here, and may have gone on from there.
+        let kept = self.kept.filter(|kept| kept.offset == at.offset);
+        let is_other = kept.zip(there).is_some_and(|(kept, there)| kept != Kept::of(&there));
+        if mark.epoch != at.epoch || mark.sequence < at.sequence || mark.offset < at.offset || is_other {
             self.at = Some(mark);
             found.gap = true;
             return found;
@@ -206,7 +226,11 @@ impl Follow {
     fn take(&mut self, arrival: Arrival) -> Arc<Publication> {
         let Mark { epoch, sequence, offset } = arrival.mark;
         let before = self.at.map_or(0, |at| at.offset);
-        let offset = if arrival.publication.position.is_some() { offset } else { before };
+        let is_kept = arrival.publication.position.is_some();
+        if is_kept {
+            self.kept = Some(Kept::of(&arrival));
+        }
+        let offset = if is_kept { offset } else { before };
         self.at = Some(Mark { epoch, sequence, offset });
         arrival.publication
     }
@@ -250,15 +274,17 @@ mod tests {
     use crate::message::{MessageRef, Position, TopicName};
 
     /// A topic as Redis has it.
+    #[derive(Clone)]
     struct Topic {
         mark: Mark,
+        time: u64,
         kept: VecDeque<Arrival>,
         size: usize,
     }
 
     impl Topic {
         fn new(epoch: u64, size: usize) -> Self {
-            Self { mark: Mark { epoch, sequence: 0, offset: 0 }, kept: VecDeque::new(), size }
+            Self { mark: Mark { epoch, sequence: 0, offset: 0 }, time: 0, kept: VecDeque::new(), size }
         }
 
         fn publish(&mut self, keep: bool) -> Arrival {
@@ -269,7 +295,7 @@ mod tests {
                 topic: TopicName::parse("t").unwrap(),
                 message: MessageRef::Text(&format!("{}:{}", self.mark.epoch, self.mark.sequence)).to_owned(),
                 position,
-                time: 0,
+                time: self.time,
                 key: None,
                 metadata: Vec::new(),
                 exclude: Vec::new(),
@@ -288,7 +314,8 @@ mod tests {
         fn missed(&self, after: Option<Mark>, limit: usize) -> Stretch {
             let after = after.map_or(u64::MAX, |after| if after.epoch == self.mark.epoch { after.offset } else { 0 });
             let arrivals = self.kept.iter().filter(|one| one.mark.offset > after).take(limit).cloned().collect();
-            Stretch { mark: self.mark, arrivals }
+            let there = self.kept.iter().find(|one| one.mark.offset == after).cloned();
+            Stretch { mark: self.mark, arrivals, there }
         }
     }
 
@@ -392,6 +419,29 @@ mod tests {
         let found = follow.resume();
         assert_eq!(found.deliver.iter().map(text).collect::<Vec<_>>(), ["2:3"]);
         assert!(!found.again && follow.is_live());
+    }
+
+    /// A replica that has become the master, and lacks the end of what its master had delivered.
+    #[test]
+    fn a_history_that_went_on_without_what_was_delivered_is_a_gap() {
+        for (lost, new) in [(1, 0), (1, 1), (1, 2), (2, 2), (2, 5), (3, 3)] {
+            let (mut master, mut follow, mut delivered) = (Topic::new(1, 10), Follow::default(), Vec::new());
+            catch_up(&mut follow, &master, 10, &mut delivered);
+            take(&mut follow, master.publish(true), &mut delivered);
+            let mut replica = Topic { time: 1, ..master.clone() };
+            for _ in 0..lost {
+                take(&mut follow, master.publish(true), &mut delivered);
+            }
+            (0..new).for_each(|_| drop(replica.publish(true)));
+            follow.lose();
+            catch_up(&mut follow, &replica, 10, &mut delivered);
+            assert_eq!(delivered.last().map(String::as_str), Some("-"), "{lost} lost, {new} new: {delivered:?}");
+            take(&mut follow, replica.publish(true), &mut delivered);
+            assert_eq!(delivered.last(), Some(&format!("1:{}", new + 2)));
+            follow.lose();
+            catch_up(&mut follow, &replica, 10, &mut delivered);
+            assert_eq!(delivered.iter().filter(|one| *one == "-").count(), 1, "it is told once");
+        }
     }
 
     #[test]

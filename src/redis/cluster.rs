@@ -61,7 +61,12 @@ impl Redis {
                 }
                 Err(error) => {
                     self.health.unknown(&error, backoff.failed());
-                    tokio::time::sleep(self.pause(&mut backoff)).await;
+                    let mut changes = self.changes.subscribe();
+                    tokio::select! {
+                        () = tokio::time::sleep(self.pause(&mut backoff)) => {}
+                        // One that can be asked is back.
+                        _ = changes.changed() => {}
+                    }
                 }
             }
         }

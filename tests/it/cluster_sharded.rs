@@ -11,7 +11,7 @@ use crate::support::redis::{Cluster, is_installed};
 use crate::support::{Gateway, until};
 
 /// How long a master may be silent before its replica takes over.
-const SILENCE: Duration = Duration::from_millis(1_500);
+const SILENCE: Duration = Duration::from_millis(2_000);
 
 /// What stands for a topic's slot.
 fn key(topic: &str) -> String {
@@ -231,6 +231,56 @@ async fn when_a_master_is_frozen_its_replica_serves_and_its_return_repeats_nothi
     chat.goes_on().await;
     chat.ready().await;
     chat.end().await;
+}
+
+#[tokio::test]
+async fn a_master_without_a_replica_is_named_and_its_return_is_a_gap_for_its_topics_alone() {
+    if !is_installed("a master without a replica") {
+        return;
+    }
+    let mut cluster = Cluster::of_masters_that_fail(SILENCE).await;
+    let seeds = [cluster.url()];
+    let (a, b) = (node_of(&seeds).await, node_of(&seeds).await);
+    let topics = topics(&cluster).await;
+    let mut speaker = connect(&a, "refuse").await;
+    let mut subscribers = Vec::new();
+    for topic in &topics {
+        let (mut subscriber, _) = join(&b, topic).await;
+        say(&mut speaker, topic, "before").await;
+        assert_eq!(subscriber.text().await, format!("{topic} 1 before"));
+        subscribers.push(subscriber);
+    }
+    cluster.kill(0).await;
+    let why = degraded(&a).await;
+    assert!(why.contains(cluster.server(0).url().trim_start_matches("redis://")), "{why}");
+    assert_eq!(a.metric("tidegate_redis_shards_up", "").await, 2.0);
+    assert_eq!(speaker.ask(&format!("say {} lost", topics[0])).await, "no lost");
+    // The others go on until the Cluster gives up as a whole, as it does unless it is told otherwise.
+    let mut said = Vec::new();
+    loop {
+        let text = format!("n{}", said.len());
+        match speaker.ask(&format!("say {} {text}", topics[1])).await {
+            answer if answer == format!("ok {text}") => said.push(text),
+            answer => break assert_eq!(answer, format!("no {text}")),
+        }
+    }
+    assert!(!said.is_empty());
+    assert_eq!(speaker.ask(&format!("say {} lost", topics[2])).await, "no lost");
+    until("a node that knows it", || async { (a.metric("tidegate_redis_shards_up", "").await == 0.0).then_some(()) })
+        .await;
+    cluster.restart(0).await;
+    ready(&a).await;
+    ready(&b).await;
+    for topic in &topics {
+        say(&mut speaker, topic, "after").await;
+    }
+    assert!(subscribers[0].text().await.starts_with(&format!("gap {} ", topics[0])), "it came back empty");
+    assert_eq!(subscribers[0].text().await, format!("{} 1 after", topics[0]));
+    for text in said.iter().map(String::as_str).chain(["after"]) {
+        assert!(subscribers[1].text().await.ends_with(&format!(" {text}")));
+    }
+    assert_eq!(subscribers[2].text().await, format!("{} 2 after", topics[2]));
+    assert_eq!(b.metric("tidegate_redis_gaps_total", "").await, 1.0);
 }
 
 /// Whether this is among what comes soon.

@@ -131,7 +131,9 @@ impl Server {
     /// A command and its answer, on a connection of its own.
     pub(crate) async fn ask(&self, command: &[&str]) -> Value {
         let client = redis::Client::open(self.url()).unwrap();
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(PATIENCE))
+            .set_connection_timeout(Some(PATIENCE));
         let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let mut asked = redis::cmd(command[0]);
         asked.arg(&command[1..]);
@@ -215,6 +217,11 @@ impl Cluster {
         Self::start(3, false, Duration::from_secs(30)).await
     }
 
+    /// The same, where nobody serves after one of them was silent for this time.
+    pub(crate) async fn of_masters_that_fail(timeout: Duration) -> Self {
+        Self::start(3, false, timeout).await
+    }
+
     /// Three masters with a replica each, which takes over when nobody has heard of its master for this time.
     pub(crate) async fn with_replicas(timeout: Duration) -> Self {
         Self::start(3, true, timeout).await
@@ -222,9 +229,8 @@ impl Cluster {
 
     async fn start(masters: usize, replicas: bool, timeout: Duration) -> Self {
         let mut servers = Vec::new();
-        let timeout = timeout.as_millis().to_string();
         for _ in 0..if replicas { 2 * masters } else { masters } {
-            servers.push(Self::member(&timeout).await);
+            servers.push(Self::member().await);
         }
         let cluster = Self { servers, masters };
         for (place, server) in cluster.servers.iter().enumerate() {
@@ -255,20 +261,26 @@ impl Cluster {
             })
             .await;
         }
+        // Not before: with a short one they forget each other while they meet.
+        let timeout = timeout.as_millis().to_string();
+        for server in &cluster.servers {
+            server.ask(&["CONFIG", "SET", "cluster-node-timeout", &timeout]).await;
+        }
         cluster
     }
 
     /// A server that knows no other yet.
-    async fn member(timeout: &str) -> Server {
+    async fn member() -> Server {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout];
-        // A replica that was late once takes over nevertheless.
-        Server::start_with(&[&cluster[..], &["--cluster-replica-validity-factor", "0"]].concat()).await
+        let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "30000"];
+        // A replica that was late once takes over nevertheless, and a master whose slots have gone stays one.
+        let steady = ["--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"];
+        Server::start_with(&[&cluster[..], &steady].concat()).await
     }
 
     /// One more master, which owns no slots. Its place.
     pub(crate) async fn add_master(&mut self) -> usize {
-        let new = Self::member("30000").await;
+        let new = Self::member().await;
         let [host, port, bus] = self.place(0);
         new.ask(&["CLUSTER", "MEET", &host, &port, &bus]).await;
         self.servers.push(new);
@@ -320,6 +332,11 @@ impl Cluster {
     /// Ends a server as a crash would.
     pub(crate) async fn kill(&mut self, place: usize) {
         self.servers[place].kill().await;
+    }
+
+    /// Starts it again after that, empty, with the slots that it had.
+    pub(crate) async fn restart(&mut self, place: usize) {
+        self.servers[place].restart().await;
     }
 
     /// Waits until another server owns what this one did, and everybody who lives knows.
