@@ -62,9 +62,9 @@ struct Deaf;
 impl Intake for Deaf {
     fn arrived(&self, _: &str, _: Vec<u8>) {}
 
-    fn lost(&self) {}
+    fn lost(&self, _: &[String]) {}
 
-    fn back(&self) {}
+    fn back(&self, _: &[String]) {}
 }
 
 impl One {
@@ -72,12 +72,12 @@ impl One {
         Self::of(Presence::new(None), 1, None)
     }
 
-    async fn on(server: &server::Server, node: u64) -> Self {
-        let text = format!("url = {:?}\nlease = \"400ms\"", server.url());
+    async fn on(url: &str, node: u64) -> Self {
+        let text = format!("url = {url:?}\nlease = \"400ms\"");
         let config: RedisConfig = toml::from_str(&text).unwrap();
         let redis = Redis::new(config, node, Arc::new(Metrics::new()), Random::default()).unwrap();
         let running = redis.run(Arc::new(Deaf), Arc::new(Default::default));
-        redis.connected().await;
+        server::until("a link that carries", async || redis.trouble().is_none()).await;
         let presence = Presence::new(Some((&redis, node)));
         let kept = presence.run();
         Self::of(presence, node, Some((redis, running, kept)))
@@ -133,18 +133,26 @@ fn name(topic: &str) -> TopicName {
     TopicName::parse(topic).unwrap()
 }
 
-async fn both() -> Vec<(One, Option<server::Server>)> {
-    let mut both = vec![(One::alone(), None)];
+#[expect(dead_code, reason = "held for their ends")]
+enum Servers {
+    One(server::Server),
+    Cluster(server::Cluster),
+}
+
+async fn all() -> Vec<(One, Option<Servers>)> {
+    let mut all = vec![(One::alone(), None)];
     if server::is_installed("the contract of presence on Redis") {
         let server = server::Server::start().await;
-        both.push((One::on(&server, 7).await, Some(server)));
+        all.push((One::on(&server.url(), 7).await, Some(Servers::One(server))));
+        let cluster = server::Cluster::of_masters().await;
+        all.push((One::on(&cluster.url(), 7).await, Some(Servers::Cluster(cluster))));
     }
-    both
+    all
 }
 
 #[tokio::test]
 async fn tabs_of_one_user_are_one_user() {
-    for (one, _held) in both().await {
+    for (one, _held) in all().await {
         assert_eq!(one.counts("room").await, (0, 0));
         one.join("room", 1, "ann").await;
         one.join("room", 2, "ann").await;
@@ -174,7 +182,7 @@ async fn tabs_of_one_user_are_one_user() {
 
 #[tokio::test]
 async fn changes_are_told_once_and_in_their_order() {
-    for (one, _held) in both().await {
+    for (one, _held) in all().await {
         for (number, user) in [(1, "ann"), (2, "ann"), (3, ""), (4, "b b")] {
             one.join("w", number, user).await;
         }
@@ -192,7 +200,7 @@ async fn changes_are_told_once_and_in_their_order() {
 
 #[tokio::test]
 async fn a_session_that_signs_in_as_somebody_else_leaves_as_who_it_was() {
-    for (one, _held) in both().await {
+    for (one, _held) in all().await {
         one.join("w", 1, "ann").await;
         one.join("w", 1, "bob").await;
         assert_eq!(one.heard(3).await, ["+ann 1", "-ann 0", "+bob 1"]);
@@ -203,7 +211,7 @@ async fn a_session_that_signs_in_as_somebody_else_leaves_as_who_it_was() {
 
 #[tokio::test]
 async fn what_is_told_slowly_keeps_its_order_and_its_teller() {
-    for (one, _held) in both().await {
+    for (one, _held) in all().await {
         let go = Arc::new(Notify::new());
         *one.ear.held.lock() = Some(go.clone());
         for number in 0..600 {
@@ -230,7 +238,7 @@ async fn two() -> Option<(One, One, server::Server)> {
         return None;
     }
     let server = server::Server::start().await;
-    Some((One::on(&server, 1).await, One::on(&server, 2).await, server))
+    Some((One::on(&server.url(), 1).await, One::on(&server.url(), 2).await, server))
 }
 
 #[tokio::test]

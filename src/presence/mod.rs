@@ -116,10 +116,10 @@ impl Presence {
         }
     }
 
-    /// The link to Redis is back: what it knows may be another than before.
-    pub fn back(&self) {
+    /// The link for these channels is back: what Redis knows of their topics may be another than before.
+    pub fn back(&self, channels: &[String]) {
         if let Store::Redis(presence) = &self.store {
-            presence.back();
+            presence.back(channels);
         }
     }
 

@@ -31,7 +31,8 @@ impl RedisPresence {
             match self.renew(lease, first).await {
                 Ok((true, dead)) => {
                     if back && !first {
-                        self.verify_all();
+                        let returned = std::mem::take(&mut *self.returned.lock());
+                        self.verify(returned);
                     }
                     first = false;
                     for who in dead {
@@ -50,7 +51,7 @@ impl RedisPresence {
                     self.hurry.notify_one();
                 }
                 // What Redis refuses is said by the probe, which asks for more.
-                Err(_) => self.redis.connected().await,
+                Err(_) => self.redis.connected(&self.redis.keys.leases()).await,
             }
         }
     }
@@ -144,7 +145,7 @@ impl RedisPresence {
             let _ = self.redis.query(redis::cmd("ZREM").arg(self.redis.keys.leases()).arg(name)).await;
         };
         // Otherwise the others bury it a little later.
-        if self.redis.is_connected() && timeout(self.redis.config.timeout.0, spent).await.is_err() {
+        if self.redis.reaches(&self.redis.keys.leases()) && timeout(self.redis.config.timeout.0, spent).await.is_err() {
             tracing::warn!("some members of topics are still there for other nodes, until redis.lease is over");
         }
     }

@@ -5,7 +5,7 @@ mod lease;
 mod own;
 mod scripts;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -43,6 +43,8 @@ pub struct RedisPresence {
     telling: AtomicUsize,
     /// The lease is to be renewed now.
     hurry: Notify,
+    /// Topics that must be looked at then: their server was gone, or is another one.
+    returned: Mutex<HashSet<TopicName>>,
 }
 
 /// A topic with members on this node.
@@ -75,6 +77,7 @@ impl RedisPresence {
             workers: Semaphore::new(WORKERS),
             telling: AtomicUsize::new(0),
             hurry: Notify::new(),
+            returned: Mutex::default(),
         })
     }
 
@@ -132,7 +135,7 @@ impl RedisPresence {
             match done {
                 Ok(()) => {}
                 Err(Fault::Gone | Fault::Broken) => {
-                    self.redis.connected().await;
+                    self.redis.connected(&self.redis.keys.channel(topic.as_str())).await;
                     sleep(PAUSE / 10).await;
                 }
                 Err(Fault::Timeout) => sleep(PAUSE).await,
@@ -206,7 +209,7 @@ impl RedisPresence {
         let next = || (self.incarnation.load(Ordering::Acquire) != who.number).then_some(());
         while next().is_none() {
             sleep(PAUSE / 10).await;
-            if !self.redis.is_connected() {
+            if !self.redis.reaches(&self.redis.keys.leases()) {
                 return Err(Fault::Gone);
             }
         }
@@ -243,20 +246,30 @@ impl RedisPresence {
         }
     }
 
-    /// Redis may have changed: every topic is looked at again, some at a time.
-    fn verify_all(self: &Arc<Self>) {
-        for shard in &self.shards {
-            let topics: Vec<_> = shard.lock().keys().cloned().collect();
-            for topic in topics {
-                self.say(&topic, |own| {
-                    own.verify();
-                    true
-                });
-            }
+    /// Redis may have changed: these topics are looked at again, some at a time.
+    fn verify(self: &Arc<Self>, topics: impl IntoIterator<Item = TopicName>) {
+        for topic in topics {
+            self.say(&topic, |own| {
+                own.verify();
+                true
+            });
         }
     }
 
-    pub fn back(&self) {
+    /// The same for every topic.
+    fn verify_all(self: &Arc<Self>) {
+        for shard in &self.shards {
+            let topics: Vec<_> = shard.lock().keys().cloned().collect();
+            self.verify(topics);
+        }
+    }
+
+    pub fn back(&self, channels: &[String]) {
+        let own = |channel: &String| {
+            let topic = self.redis.keys.topic(channel)?;
+            self.shard(&topic).lock().get_key_value(&*topic).map(|(topic, _)| topic.clone())
+        };
+        self.returned.lock().extend(channels.iter().filter_map(own));
         self.hurry.notify_one();
     }
 
@@ -277,7 +290,7 @@ impl RedisPresence {
                 changed.await;
             }
         };
-        if self.redis.is_connected() {
+        if self.redis.reaches(&self.redis.keys.channel(topic.as_str())) {
             let _ = timeout(self.redis.config.timeout.0 * 2, settled).await;
         }
     }
@@ -328,7 +341,7 @@ impl Teller {
                 }
                 Ok(None) => return None,
                 Err(Fault::Gone | Fault::Broken) => {
-                    presence.redis.connected().await;
+                    presence.redis.connected(&presence.redis.keys.channel(topic.as_str())).await;
                     sleep(PAUSE / 10).await;
                 }
                 Err(Fault::Timeout) => sleep(PAUSE).await,
