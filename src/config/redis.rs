@@ -37,7 +37,7 @@ pub struct RedisConfig {
     pub probe: Span,
     /// A probe that has not come back by then ends the connections, which are made anew.
     pub probe_timeout: Span,
-    /// How long a node may be silent before its members leave their topics. Renewed four times as often.
+    /// How long a node may be silent before it counts as gone, and its members leave their topics.
     pub lease: Span,
     /// The longest pause before the next attempt to connect. The first is a hundredth of it.
     pub backoff: Span,

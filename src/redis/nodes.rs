@@ -13,9 +13,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Fault, Redis, Script};
 
-/// Probes that a node may miss before it counts as gone.
-const SILENCE: u32 = 10;
-
 /// ARGV: 1 the node's name, 2 what it says of itself.
 const SAY: &str = "
 local time = redis.call('TIME')
@@ -130,7 +127,7 @@ impl Redis {
 
     /// How long a node may say nothing before it counts as gone.
     pub fn silence(&self) -> Duration {
-        (self.config.probe.0 * SILENCE).max(self.config.probe_timeout.0 * 2)
+        self.config.lease.0
     }
 
     /// The nodes that have said something lately, this one among them, in the order of their names.

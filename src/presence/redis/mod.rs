@@ -269,7 +269,13 @@ impl RedisPresence {
             let topic = self.redis.keys.topic(channel)?;
             self.shard(&topic).lock().get_key_value(&*topic).map(|(topic, _)| topic.clone())
         };
-        self.returned.lock().extend(channels.iter().filter_map(own));
+        // Nobody subscribes to the topics of users.
+        let of_users = self.shards.iter().flat_map(|shard| {
+            let shard = shard.lock();
+            shard.keys().filter(|topic| !topic.is_public()).cloned().collect::<Vec<_>>()
+        });
+        let returned: Vec<_> = channels.iter().filter_map(own).chain(of_users).collect();
+        self.returned.lock().extend(returned);
         self.hurry.notify_one();
     }
 
