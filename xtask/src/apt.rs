@@ -15,21 +15,33 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// What to get where there is no apt.
     pub(crate) elsewhere: &'static str,
+    /// What its package does that nobody wants who only runs tests, so that it is not installed unasked.
+    pub(crate) but: Option<&'static str>,
 }
 
-/// Debian's package also starts a server as a service, which nothing here uses.
+/// Debian's package also starts a server as a service, on loopback, which nothing here uses.
 pub(crate) const REDIS: Program =
-    Program { name: "redis-server", package: "redis-server", elsewhere: "Redis 7.0 or newer" };
+    Program { name: "redis-server", package: "redis-server", elsewhere: "Redis 7.0 or newer", but: None };
 
-pub(crate) const HAPROXY: Program = Program { name: "haproxy", package: "haproxy", elsewhere: "HAProxy 2.4 or newer" };
+/// As a service it listens nowhere until it is configured.
+pub(crate) const HAPROXY: Program =
+    Program { name: "haproxy", package: "haproxy", elsewhere: "HAProxy 2.6 or newer", but: None };
 
-pub(crate) const NGINX: Program = Program { name: "nginx", package: "nginx-light", elsewhere: "nginx 1.18 or newer" };
+pub(crate) const NGINX: Program = Program {
+    name: "nginx",
+    package: "nginx-light",
+    elsewhere: "nginx 1.18 or newer",
+    but: Some("also starts a server on port 80"),
+};
 
 impl Program {
     /// Where it is, after it was installed if it must be and may be.
     pub(crate) fn ensure(&self) -> Result<PathBuf> {
         if let Some(found) = self.find() {
             return Ok(found);
+        }
+        if let Some(but) = self.but {
+            bail!("{}: not installed; Debian's package {} has it, but {but}", self.name, self.package);
         }
         install(self.name, &[self.package], self.elsewhere)?;
         match self.find() {

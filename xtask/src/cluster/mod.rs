@@ -72,13 +72,22 @@ struct Cluster {
     /// Nodes first, then the balancer that their clients come by, then what they say goodbye to.
     nodes: Vec<Node>,
     balancer: Option<Part>,
-    redis: Option<Part>,
+    redis: Option<Redis>,
     listen: SocketAddr,
     binary: PathBuf,
     folder: PathBuf,
     url: String,
     /// The last signal that came for us, 0 for none.
     signal: Arc<AtomicUsize>,
+}
+
+/// A Redis of our own.
+struct Redis {
+    program: PathBuf,
+    address: SocketAddr,
+    part: Option<Part>,
+    /// When it is started again.
+    again: Option<Instant>,
 }
 
 struct Node {
@@ -182,21 +191,10 @@ impl Cluster {
 
     fn start_redis(&mut self, program: &Path) -> Result<()> {
         let address = free()?;
-        let mut command = Command::new(program);
-        command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"]);
-        // Nothing of it is to outlive the example.
-        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(&self.folder);
-        let mut redis = Part::start("redis", &mut command, &self.folder)?;
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            redis.must_run()?;
-            if started.elapsed() > Duration::from_secs(10) {
-                bail!("Redis does not listen on {address}; it says:\n{}", redis.tail());
-            }
-            thread::sleep(POLL);
-        }
+        let mut redis = Redis { program: program.to_owned(), address, part: None, again: None };
+        let id = redis.start(&self.folder)?;
         self.url = format!("redis://{address}");
-        println!("       Redis    {address}  (process {})", redis.id());
+        println!("       Redis    {address}  (process {id})");
         self.redis = Some(redis);
         Ok(())
     }
@@ -299,6 +297,26 @@ impl Cluster {
         self.nodes.clear();
         self.balancer = None;
         self.redis = None;
+    }
+}
+
+impl Redis {
+    fn start(&mut self, folder: &Path) -> Result<u32> {
+        let mut command = Command::new(&self.program);
+        command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
+        // Nothing of it is to outlive the example.
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(folder);
+        let mut part = Part::start("redis", &mut command, folder)?;
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            part.must_run()?;
+            if started.elapsed() > Duration::from_secs(10) {
+                bail!("Redis does not listen on {}; it says:\n{}", self.address, part.tail());
+            }
+            thread::sleep(POLL);
+        }
+        self.again = None;
+        Ok(self.part.insert(part).id())
     }
 }
 

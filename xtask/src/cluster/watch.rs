@@ -29,6 +29,9 @@ impl Cluster {
         if let Some(page) = options.balancer.page(&self.folder) {
             println!("  {}  {page}   what it knows of the nodes", options.balancer.name());
         }
+        if let Some((redis, part)) = self.redis.as_ref().and_then(|redis| Some((redis, redis.part.as_ref()?))) {
+            println!("  Redis    {}          process {}", redis.address, part.id());
+        }
         println!("  logs     {}", self.folder.display());
         let id = self.nodes[0].part.as_ref().map(Part::id).unwrap_or_default();
         println!(
@@ -38,7 +41,7 @@ To see what happens when a machine goes down, in another terminal:
   kill -9 {id}
 
 The tabs that were on that node are connected again within a second or two, and miss nothing. Five seconds later the
-node is started again. What becomes of it is told below.
+node is started again. What becomes of it is told below. Do the same to Redis, if you like.
 
 Ctrl-c ends it all.
 "
@@ -69,14 +72,20 @@ Ctrl-c ends it all.
                     }
                 }
             }
-            for (name, part) in [("the balancer", &mut self.balancer), ("Redis", &mut self.redis)] {
-                if let Some(status) = part.as_mut().map(Part::ended).transpose()?.flatten() {
-                    let log = part.take().map(|part| part.tail()).unwrap_or_default();
-                    eprintln!("{name} has ended ({status}), and is not started again. Its last words:\n{log}");
-                    if name != "Redis" {
-                        return Ok(ExitCode::from(exit_code(status)));
-                    }
+            if let Some(redis) = &mut self.redis {
+                if let Some(status) = redis.part.as_mut().map(Part::ended).transpose()?.flatten() {
+                    println!("Redis has ended ({status}): nobody can say anything now; it starts again in 5 s, empty");
+                    redis.part = None;
+                    redis.again = Some(Instant::now() + AWAY);
                 }
+                if redis.again.is_some_and(|again| again <= Instant::now()) {
+                    println!("Redis is process {} now", redis.start(&self.folder)?);
+                }
+            }
+            if let Some(status) = self.balancer.as_mut().map(Part::ended).transpose()?.flatten() {
+                let log = self.balancer.take().map(|part| part.tail()).unwrap_or_default();
+                eprintln!("The balancer has ended ({status}); it says:\n{log}");
+                return Ok(ExitCode::from(exit_code(status)));
             }
             let counts: Vec<_> = self.nodes.iter().map(|node| (node.number, node.sessions())).collect();
             let tell = |(number, sessions): &(usize, Option<u64>)| match sessions {
