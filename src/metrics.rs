@@ -30,6 +30,12 @@ pub struct Metrics {
     pub received: IntCounterVec,
     pub received_bytes: IntCounterVec,
     pub sent: IntCounterVec,
+    pub compressed_sessions: IntGaugeVec,
+    /// Payload bytes of messages to clients, before and after.
+    pub compressed: (IntCounter, IntCounter),
+    /// Payload bytes of clients' messages, before and after.
+    pub inflated: (IntCounter, IntCounter),
+    pub inflate_refused: IntCounterVec,
     pub topics: IntGauge,
     pub subscriptions: IntGauge,
     pub history_bytes: IntGauge,
@@ -188,6 +194,27 @@ impl Metrics {
                 &["route"],
             ),
             sent: make.counters("messages_sent_total", "Messages that plugins sent to their own session.", &["route"]),
+            compressed_sessions: make.gauges(
+                "compressed_sessions",
+                "Sessions now whose client and route have agreed on compression.",
+                &["route"],
+            ),
+            compressed: (
+                make.counter(
+                    "compression_plain_bytes_total",
+                    "Payload bytes of messages to clients that were compressed, before it. A publication counts once for all who share it.",
+                ),
+                make.counter("compression_bytes_total", "The same payloads, compressed."),
+            ),
+            inflated: (
+                make.counter("inflation_bytes_total", "Payload bytes of clients' compressed messages, as they came."),
+                make.counter("inflation_plain_bytes_total", "The same payloads, inflated."),
+            ),
+            inflate_refused: make.counters(
+                "inflation_refused_total",
+                "Compressed messages of clients that ended their session, by why: size (more than limits.message), data (nothing that can be inflated).",
+                &["route", "why"],
+            ),
             topics: make.gauge("topics", "Topics with subscribers on this node."),
             subscriptions: make.gauge("subscriptions", "Subscriptions of sessions on this node."),
             history_bytes: make

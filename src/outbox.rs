@@ -11,11 +11,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::config::Overflow;
 use crate::message::{Close, Closer, Message, Position, Publication, SessionId, TopicName};
+use crate::metrics::Metrics;
 use crate::upstream::Reply;
+use crate::wire::deflate::{self, Compression, Context as Window, Sizes};
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,38 @@ pub struct Outbox {
     overflow: Overflow,
     /// Deliveries are handed to the session, which asks its plugins before it writes them.
     by_hand: bool,
+    packer: Option<Box<Packer>>,
     state: Mutex<State>,
+}
+
+/// Compresses what goes to a client that has agreed on it.
+pub struct Packer {
+    how: Compression,
+    /// Where messages refer to those before them; locked while the outbox's state is, so that they are compressed in the
+    /// order in which they are written.
+    window: Option<Mutex<Window>>,
+    metrics: Arc<Metrics>,
+    sessions: IntGauge,
+}
+
+impl Packer {
+    /// `takeover`: messages refer to those before them. `sessions` counts this one as long as it lasts.
+    pub fn new(how: Compression, takeover: bool, metrics: Arc<Metrics>, sessions: IntGauge) -> Self {
+        sessions.inc();
+        Self { how, window: takeover.then(Mutex::default), metrics, sessions }
+    }
+
+    fn count(&self, sizes: Sizes) {
+        let (plain, compressed) = &self.metrics.compressed;
+        plain.inc_by(sizes.plain);
+        compressed.inc_by(sizes.compressed);
+    }
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.sessions.dec();
+    }
 }
 
 /// A delivery that the session decides on; no publication: it was sent directly.
@@ -109,8 +143,26 @@ struct Waiting {
 
 impl Outbox {
     /// `limit` is what may wait for the client, in bytes.
-    pub fn new(id: SessionId, socket: OwnedWriteHalf, limit: usize, overflow: Overflow, by_hand: bool) -> Self {
-        Self { id, socket, limit, overflow, by_hand, state: Mutex::default() }
+    pub fn new(
+        id: SessionId,
+        socket: OwnedWriteHalf,
+        limit: usize,
+        overflow: Overflow,
+        by_hand: bool,
+        packer: Option<Packer>,
+    ) -> Self {
+        Self { id, socket, limit, overflow, by_hand, packer: packer.map(Box::new), state: Mutex::default() }
+    }
+
+    /// How deliveries can be compressed once for all who share them. None: they are not, or each session has a window of
+    /// its own.
+    pub fn shared_compression(&self) -> Option<Compression> {
+        self.packer.as_ref().filter(|packer| packer.window.is_none()).map(|packer| packer.how)
+    }
+
+    /// Whether each delivery is compressed for this session alone.
+    pub fn compresses_alone(&self) -> bool {
+        self.packer.as_ref().is_some_and(|packer| packer.window.is_some())
     }
 
     /// Whether deliveries must be offered, instead of written.
@@ -170,16 +222,54 @@ impl Outbox {
 
     /// Writes whole frames that are shared with other sessions.
     pub fn deliver(&self, frames: &Bytes, messages: u32) -> Written {
-        self.push(frames, messages, || frames.clone(), true)
+        match &self.packer {
+            None => self.deliver_ready(frames, messages),
+            Some(packer) => self.pack(packer, frames, messages, true),
+        }
+    }
+
+    /// The same, where what can be compressed for this session is.
+    pub fn deliver_ready(&self, frames: &Bytes, messages: u32) -> Written {
+        self.push(&mut self.state.lock(), frames, messages, || frames.clone(), true)
     }
 
     /// Writes whole frames from a buffer that is reused.
     pub fn write(&self, frames: &[u8], messages: u32) -> Written {
-        self.push(frames, messages, || Bytes::copy_from_slice(frames), false)
+        match &self.packer {
+            None => self.push(&mut self.state.lock(), frames, messages, || Bytes::copy_from_slice(frames), false),
+            Some(packer) => self.pack(packer, frames, messages, false),
+        }
     }
 
-    fn push(&self, frames: &[u8], messages: u32, keep: impl FnOnce() -> Bytes, delivery: bool) -> Written {
+    fn pack(&self, packer: &Packer, frames: &[u8], messages: u32, delivery: bool) -> Written {
+        let mut packed = Vec::with_capacity(frames.len());
+        let Some(window) = &packer.window else {
+            packer.count(deflate::compress(&mut packed, frames, packer.how));
+            return self.push(&mut self.state.lock(), &packed, messages, || Bytes::copy_from_slice(&packed), delivery);
+        };
         let mut state = self.state.lock();
+        if state.over {
+            return Written::Over;
+        }
+        let mut window = window.lock();
+        // What waits may be dropped, and what is held is overtaken.
+        let waits = state.queue.is_some();
+        packer.count(window.compress(&mut packed, frames, packer.how, waits));
+        let written = self.push(&mut state, &packed, messages, || Bytes::copy_from_slice(&packed), delivery);
+        if matches!(written, Written::Dropped(_)) {
+            window.lost();
+        }
+        written
+    }
+
+    fn push(
+        &self,
+        state: &mut State,
+        frames: &[u8],
+        messages: u32,
+        keep: impl FnOnce() -> Bytes,
+        delivery: bool,
+    ) -> Written {
         if state.over {
             return Written::Over;
         }
@@ -187,7 +277,7 @@ impl Outbox {
             Some(queue) => {
                 if let (true, Some(held)) = (delivery, &mut queue.held) {
                     if queue.bytes + frames.len() > self.limit {
-                        return self.overflow(&mut state, None, messages);
+                        return self.overflow(state, None, messages);
                     }
                     queue.bytes += frames.len();
                     held.push(Waiting { frames: keep(), messages, begun: false, own: false });
@@ -202,7 +292,7 @@ impl Outbox {
             Ok(sent) if sent == frames.len() => Written::Sent,
             Ok(sent) => {
                 let rest = Waiting { frames: keep().slice(sent..), messages, begun: sent > 0, own: !delivery };
-                self.enqueue(&mut state, rest)
+                self.enqueue(state, rest)
             }
             Err(_) => {
                 state.end();

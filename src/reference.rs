@@ -47,6 +47,7 @@ fn the_configuration_reference_is_what_the_sources_say() {
         ("`limits` of a route", "RouteLimits"),
         ("`heartbeat` of a route", "HeartbeatConfig"),
         ("`http` of a route", "HttpConfig"),
+        ("`compression` of a route", "CompressionConfig"),
         ("`record` of a route", "RecordConfig"),
         ("`redact` of a recording", "RedactConfig"),
         ("`[[topic]]`", "TopicConfig"),

@@ -9,7 +9,9 @@ use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
-use crate::config::{FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig};
+use crate::config::{
+    CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig,
+};
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
 use crate::metrics::Metrics;
@@ -41,6 +43,8 @@ pub struct Rules {
     pub upstream: Option<Box<str>>,
     /// Whether the client gets them back.
     pub echo: bool,
+    /// None: messages go as they are.
+    pub compression: Option<CompressionConfig>,
     pub overflow: Overflow,
     pub refused_effect: RefusedEffect,
     pub failed_event: FailedEvent,
@@ -62,6 +66,7 @@ pub struct Counters {
     pub received_bytes: IntCounter,
     pub sent: IntCounter,
     pub sessions: IntGauge,
+    pub compressed_sessions: IntGauge,
 }
 
 /// A token bucket's shape: messages a second, and messages at once.
@@ -81,6 +86,7 @@ impl Rules {
             outbound: config.outbound,
             upstream: config.upstream.as_ref().map(|name| name.get_ref().as_str().into()),
             echo: config.echo,
+            compression: config.compression,
             overflow: config.slow_consumer,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,
@@ -110,6 +116,7 @@ impl Route {
                 received_bytes: metrics.received_bytes.with_label_values(&[name]),
                 sent: metrics.sent.with_label_values(&[name]),
                 sessions: metrics.sessions.with_label_values(&[name]),
+                compressed_sessions: metrics.compressed_sessions.with_label_values(&[name]),
             },
         }
     }

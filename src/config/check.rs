@@ -50,6 +50,7 @@ impl Config {
                     return Err(source.error(Some(route.name.span()), what));
                 }
             }
+            Self::check_compression(route, |what| source.error(Some(route.name.span()), what))?;
             let limits = &route.limits;
             if limits.rate == Some(0) || limits.burst == Some(0) || (limits.burst.is_some() && limits.rate.is_none()) {
                 let what = format!("route `{name}`: `rate` and `burst` must be above 0, and `burst` needs a `rate`");

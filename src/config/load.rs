@@ -201,7 +201,7 @@ pub(super) fn resolve_secrets(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Urls;
+    use crate::config::{Size, Urls};
 
     fn load(text: &str) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -251,6 +251,13 @@ mod tests {
                 "each step of a `schedule` needs a `for`",
             ),
             (&format!("{CHAT}limits = {{ burst = 3 }}"), "`burst` needs a `rate`"),
+            (
+                &format!("{CHAT}compression = 6"),
+                "tidegate.toml:5:15: invalid type: integer `6`, expected `true`, `false` or a table",
+            ),
+            (&format!("{CHAT}compression = {{ levle = 6 }}"), "tidegate.toml:5:17: unknown field `levle`"),
+            (&format!("{CHAT}compression = {{ level = 0 }}"), "`compression.level` is 0: write 1 to 9"),
+            (&format!("{CHAT}compression = {{ window = 8 }}"), "`compression.window` is 8: write 9 (512 bytes) to 15"),
             (
                 &format!("{CHAT}[[files]]\npath = \"/\"\ndirectory = \"plugins/..\""),
                 "would be recorded to DIR/recordings/chat.jsonl, which is served to clients at /: choose another",
@@ -337,10 +344,24 @@ mod tests {
     }
 
     #[test]
+    fn compression_is_a_switch_or_a_table() {
+        let of = |text: &str| load(&format!("{CHAT}{text}")).unwrap().routes[0].compression;
+        let default = crate::config::CompressionConfig::default();
+        assert_eq!(of("compression = true"), Some(default));
+        assert_eq!(of("compression = false"), None);
+        let table = "[route.compression]\nthreshold = \"1KiB\"\nlevel = 9\ncontext_takeover = true\nwindow = 12";
+        let expected =
+            crate::config::CompressionConfig { threshold: Size(1024), level: 9, context_takeover: true, window: 12 };
+        assert_eq!(of(table), Some(expected));
+        assert_eq!(of("[route.compression]"), Some(default));
+    }
+
+    #[test]
     fn silence_means_the_defaults() {
         let config = load(CHAT).unwrap();
         assert_eq!(config.routes[0].limits.message.0, 64 << 10);
         assert_eq!(config.routes[0].slow_consumer, crate::config::Overflow::Disconnect);
+        assert_eq!(config.routes[0].compression, None);
         assert!(config.plugin_directory.ends_with("plugins"));
     }
 }

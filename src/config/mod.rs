@@ -1,6 +1,7 @@
 //! The configuration file: what it may say, and what it says where it is silent.
 
 mod check;
+mod compression;
 mod hosts;
 mod load;
 mod plugin;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 pub use check::is_name;
+pub use compression::CompressionConfig;
 pub use hosts::HostPattern;
 pub use load::{ConfigError, plugin_file};
 pub use plugin::{
@@ -176,6 +178,9 @@ pub struct RouteConfig {
     /// plugin, and shows what the gateway costs without one.
     #[serde(default)]
     pub echo: bool,
+    /// Whether messages are compressed for clients that offer it: `true`, `false` or a table.
+    #[serde(default, deserialize_with = "compression::switch_or_table")]
+    pub compression: Option<CompressionConfig>,
     /// What happens to a client whose outbox is full.
     #[serde(default)]
     pub slow_consumer: Overflow,

@@ -117,6 +117,10 @@ impl Http {
         {
             return Err((*refused).into());
         }
+        let compression = match &route.route.rules().compression {
+            Some(config) => websocket::negotiate(request.headers(), config).map_err(websocket::Refused::from)?,
+            None => None,
+        };
         let Some(guest) = self.drain.enter() else {
             return Err(unavailable("the gateway is shutting down"));
         };
@@ -142,6 +146,9 @@ impl Http {
         if let Some(subprotocol) = &state.subprotocol {
             response = response.header(header::SEC_WEBSOCKET_PROTOCOL, &**subprotocol);
         }
+        if let Some(agreed) = &compression {
+            response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, agreed.header());
+        }
         for (name, value) in effects.response.headers.drain(..) {
             response = response.header(&*name, &*value);
         }
@@ -153,7 +160,8 @@ impl Http {
                 Some((stream, read)) => {
                     place.keep();
                     let held = Box::new((permit, guest));
-                    tokio::spawn(session::serve(Begin { stream, read, state, effects, route, applier, held }));
+                    let begin = Begin { stream, read, compression, state, effects, route, applier, held };
+                    tokio::spawn(session::serve(begin));
                 }
                 None => tracing::debug!("the client has gone before its handshake was answered"),
             }

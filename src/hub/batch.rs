@@ -5,10 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::audience::{Audience, Shaped};
-use super::topic::Subscriber;
+use super::topic::{Group, Subscriber};
 use crate::message::{Close, Closer, Message, Publication, SessionId};
+use crate::metrics::Metrics;
 use crate::outbox::{Request, Written};
 use crate::wire;
+use crate::wire::deflate::{self, Compression};
+
+/// Bytes that are compressed before others have a turn: some 2 ms.
+const TURN: usize = 64 << 10;
 
 /// The publications of one round.
 pub struct Batch {
@@ -29,9 +34,11 @@ pub struct Frames {
     pub ends: Vec<u32>,
     /// From this one on there is nothing, and the subscribers must learn that.
     pub lost: Option<usize>,
+    /// Compressed, where that is agreed on.
+    pub ready: bool,
 }
 
-/// What an audience gets.
+/// What a group of subscribers gets.
 pub enum Shape {
     /// What was published.
     Common,
@@ -41,15 +48,74 @@ pub enum Shape {
     OneByOne(Vec<Option<(Arc<Publication>, Message)>>, Option<usize>),
 }
 
+/// What all groups of a topic's subscribers get.
+pub struct Shapes {
+    /// The first is `Common`.
+    made: Vec<Shape>,
+    /// Which of them the group at a place gets; those that are not named get the first.
+    of: Vec<usize>,
+}
+
+impl Shapes {
+    fn push(&mut self, shape: Shape) -> usize {
+        self.made.push(shape);
+        self.made.len() - 1
+    }
+
+    /// Who came meanwhile has a later place in the topic than all that is delivered in this round.
+    fn of(&self, place: u32) -> &Shape {
+        let made = self.of.get(place as usize).copied().unwrap_or_default();
+        self.made.get(made).unwrap_or(&Shape::Common)
+    }
+}
+
 #[derive(Default)]
 pub struct Tally {
     pub delivered: u64,
     pub dropped: u64,
+    /// Bytes that were compressed for one subscriber each.
+    pub compressed: usize,
 }
 
 impl Batch {
+    /// What each of the groups gets. Each audience is asked once, and each shape compressed once for each way to.
+    pub async fn shapes(&self, groups: &[Option<Group>], metrics: &Metrics) -> Shapes {
+        let mut shapes = Shapes { made: vec![Shape::Common], of: Vec::with_capacity(groups.len()) };
+        for (place, group) in groups.iter().enumerate() {
+            let made = match group {
+                Some(group) if group.audience.is_special() => {
+                    let same = |one: &Option<Group>| one.as_ref().is_some_and(|one| one.has_audience(&group.audience));
+                    match groups[..place].iter().position(same) {
+                        Some(known) => shapes.of[known],
+                        None => shapes.push(self.shape(&*group.audience).await),
+                    }
+                }
+                _ => 0,
+            };
+            shapes.of.push(made);
+        }
+        let mut known: Vec<((usize, Compression), usize)> = Vec::new();
+        for (place, group) in groups.iter().enumerate() {
+            let Some(how) = group.as_ref().and_then(|group| group.compression) else { continue };
+            let plain = shapes.of[place];
+            if let Some((_, compressed)) = known.iter().find(|(key, _)| *key == (plain, how)) {
+                shapes.of[place] = *compressed;
+                continue;
+            }
+            let frames = match &shapes.made[plain] {
+                Shape::Common => self.common.compressed(how, metrics).await,
+                Shape::Frames(frames) => frames.compressed(how, metrics).await,
+                // Each session writes its own.
+                Shape::OneByOne(..) => continue,
+            };
+            shapes.of[place] = shapes.push(Shape::Frames(frames));
+            known.push(((plain, how), shapes.of[place]));
+        }
+        shapes
+    }
+
     /// Asks an audience what it gets.
-    pub async fn shape(&self, audience: &dyn Audience) -> Shape {
+    async fn shape(&self, audience: &dyn Audience) -> Shape {
         let count = self.common.ends.len();
         // An audience that has become a special one only now has nothing to make its frames of, in this round.
         if self.publications.len() < count || self.publications.iter().any(Option::is_none) {
@@ -77,10 +143,11 @@ impl Batch {
             }
             ends.push(bytes.len() as u32);
         }
-        Shape::Frames(Frames { bytes: bytes.into(), ends, lost })
+        Shape::Frames(Frames { bytes: bytes.into(), ends, lost, ready: false })
     }
 
-    pub fn deliver(&self, subscriber: &Subscriber, shape: &Shape, tally: &mut Tally) {
+    pub fn deliver(&self, subscriber: &Subscriber, shapes: &Shapes, tally: &mut Tally) {
+        let shape = shapes.of(subscriber.audience);
         let skip = subscriber.from.saturating_sub(self.first) as usize;
         let end = self.common.ends.len();
         if skip >= end {
@@ -128,6 +195,25 @@ impl Batch {
 }
 
 impl Frames {
+    async fn compressed(&self, how: Compression, metrics: &Metrics) -> Self {
+        let (mut bytes, mut ends) = (Vec::with_capacity(self.bytes.len() / 2), Vec::with_capacity(self.ends.len()));
+        let (mut begin, mut turn) = (0, 0);
+        for &end in &self.ends {
+            let frame = &self.bytes[begin..end as usize];
+            let sizes = deflate::compress(&mut bytes, frame, how);
+            metrics.compressed.0.inc_by(sizes.plain);
+            metrics.compressed.1.inc_by(sizes.compressed);
+            ends.push(bytes.len() as u32);
+            begin = end as usize;
+            turn += frame.len();
+            if turn >= TURN {
+                turn = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        Self { bytes: bytes.into(), ends, lost: self.lost, ready: true }
+    }
+
     /// Frames `begin..end`, which lie side by side, in pieces that an outbox has room for: a full one drops by its policy,
     /// and not a whole round at once.
     fn run(&self, mut begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
@@ -142,11 +228,14 @@ impl Frames {
             if from == to {
                 continue;
             }
-            let written = if from == 0 && to == self.bytes.len() {
-                subscriber.outbox.deliver(&self.bytes, count)
-            } else {
-                subscriber.outbox.deliver(&self.bytes.slice(from..to), count)
+            let part = if from == 0 && to == self.bytes.len() { &self.bytes } else { &self.bytes.slice(from..to) };
+            let written = match self.ready {
+                true => subscriber.outbox.deliver_ready(part, count),
+                false => subscriber.outbox.deliver(part, count),
             };
+            if subscriber.outbox.compresses_alone() {
+                tally.compressed += part.len();
+            }
             tally.count(written, count);
             if written == Written::Over {
                 return;

@@ -3,7 +3,7 @@
 //! A publication is encoded once into its topic's pending buffer, where what is published meanwhile joins it. One flusher
 //! for each busy topic hands the buffer to all subscribers, a chunk of them at a time, so that other work of the same
 //! thread is never far behind. Routes that shape what their sessions get have frames of their own, made once for all of
-//! the route's subscribers.
+//! the route's subscribers; so have subscribers with compression, once for all who have agreed on the same.
 
 mod audience;
 mod batch;
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::audience::{Audience, Shaped};
-use self::batch::{Shape, Tally};
+use self::batch::Tally;
 pub use self::followed::HubIntake;
 use self::queue::Queue;
 use self::topic::Subscriber;
@@ -36,6 +36,8 @@ use crate::outbox::Outbox;
 const SHARDS: usize = 64;
 /// Subscribers that are delivered to before others have a turn: some 0.2 ms of writes.
 const CHUNK: usize = 32;
+/// Bytes that are compressed for single subscribers before others have a turn: some 2 ms.
+const COMPRESSED: usize = 64 << 10;
 /// Encoded bytes that may wait for a topic's flusher. A publisher that goes past this reads nothing more until they are
 /// out; past four times as much publications are refused.
 const PENDING: usize = 1 << 20;
@@ -157,26 +159,20 @@ impl Hub {
                 break;
             };
             topic.room.notify_waiters();
-            let audiences = topic.audiences.lock().special();
-            let mut shapes = Vec::with_capacity(audiences.len());
-            for audience in &audiences {
-                shapes.push(match audience {
-                    Some(audience) => batch.shape(&**audience).await,
-                    None => Shape::Common,
-                });
-            }
+            let groups = topic.audiences.lock().special();
+            let shapes = Box::pin(batch.shapes(&groups, &self.metrics)).await;
             let mut at = 0;
             loop {
                 let mut tally = Tally::default();
                 let more = {
                     let subscribers = topic.subscribers.lock();
                     let end = (at + CHUNK).min(subscribers.len());
-                    for one in subscribers.range(at..end) {
-                        // Who came meanwhile has a later place in the topic than all that is delivered here.
-                        let shape = shapes.get(one.audience as usize).unwrap_or(&Shape::Common);
-                        batch.deliver(one, shape, &mut tally);
+                    while at < end && tally.compressed < COMPRESSED {
+                        if let Some(one) = subscribers.get(at) {
+                            batch.deliver(one, &shapes, &mut tally);
+                        }
+                        at += 1;
                     }
-                    at = end;
                     at < subscribers.len()
                 };
                 self.metrics.deliveries.inc_by(tally.delivered);
@@ -211,7 +207,7 @@ impl Hub {
             Arc::default()
         });
         let from = entry.pending.lock().next();
-        let audience = entry.audiences.lock().enter(audience);
+        let audience = entry.audiences.lock().enter(audience, outbox.shared_compression());
         let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from, audience });
         self.metrics.subscriptions.inc();
         Ok((Subscription { topic: topic.clone(), slot }, page))

@@ -13,6 +13,7 @@ use super::followed::Followed;
 use crate::message::{Publication, SessionId};
 use crate::outbox::Outbox;
 use crate::wire;
+use crate::wire::deflate::Compression;
 
 #[derive(Default)]
 pub struct Topic {
@@ -32,16 +33,34 @@ pub(super) struct Subscribers {
     free: Vec<u32>,
 }
 
-/// The routes of the subscribers, and how many are of each.
+/// The subscribers' groups, and how many are of each.
 #[derive(Default)]
-pub(super) struct Audiences(Vec<Option<(Arc<dyn Audience>, usize)>>);
+pub(super) struct Audiences(Vec<Option<(Group, usize)>>);
+
+/// Subscribers who get the same bytes: of one route, and with the same compression.
+#[derive(Clone)]
+pub(super) struct Group {
+    pub audience: Arc<dyn Audience>,
+    pub compression: Option<Compression>,
+}
 
 pub(super) struct Subscriber {
     pub outbox: Arc<Outbox>,
     /// The first frame (counted from the topic's beginning) that is for this subscriber.
     pub from: u64,
-    /// A place among the topic's audiences.
+    /// The place of its group among the topic's audiences.
     pub audience: u32,
+}
+
+impl Group {
+    pub fn has_audience(&self, audience: &Arc<dyn Audience>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.audience).cast::<()>(), Arc::as_ptr(audience).cast())
+    }
+
+    /// Whether it gets other bytes than what lies in the pending buffer.
+    pub fn is_special(&self) -> bool {
+        self.compression.is_some() || self.audience.is_special()
+    }
 }
 
 #[derive(Default)]
@@ -94,6 +113,10 @@ impl Subscribers {
         self.slots[slots].iter().flatten()
     }
 
+    pub fn get(&self, slot: usize) -> Option<&Subscriber> {
+        self.slots.get(slot).and_then(Option::as_ref)
+    }
+
     pub fn insert(&mut self, subscriber: Subscriber) -> u32 {
         if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = Some(subscriber);
@@ -116,33 +139,34 @@ impl Subscribers {
 }
 
 impl Audiences {
-    /// The place of an audience, which has one subscriber more from now on.
-    pub fn enter(&mut self, audience: &Arc<dyn Audience>) -> u32 {
-        let same = |known: &Option<(Arc<dyn Audience>, usize)>| {
-            known.as_ref().is_some_and(|(known, _)| Arc::as_ptr(known).cast::<()>() == Arc::as_ptr(audience).cast())
+    /// The place of a group, which has one subscriber more from now on.
+    pub fn enter(&mut self, audience: &Arc<dyn Audience>, compression: Option<Compression>) -> u32 {
+        let same = |known: &Option<(Group, usize)>| {
+            known.as_ref().is_some_and(|(known, _)| known.compression == compression && known.has_audience(audience))
         };
         let place = self.0.iter().position(same).or_else(|| self.0.iter().position(Option::is_none));
         let place = place.unwrap_or_else(|| {
             self.0.push(None);
             self.0.len() - 1
         });
-        self.0[place].get_or_insert_with(|| (audience.clone(), 0)).1 += 1;
+        self.0[place].get_or_insert_with(|| (Group { audience: audience.clone(), compression }, 0)).1 += 1;
         place as u32
     }
 
+    /// Whether some need the publications themselves, to make frames of their own.
     pub fn has_special(&self) -> bool {
-        self.0.iter().flatten().any(|(audience, _)| audience.is_special())
+        self.0.iter().flatten().any(|(group, _)| group.audience.is_special())
     }
 
-    /// The audiences that need frames of their own, each at its place.
-    pub fn special(&self) -> Vec<Option<Arc<dyn Audience>>> {
-        let special = |one: &Option<(Arc<dyn Audience>, usize)>| {
-            one.as_ref().filter(|(audience, _)| audience.is_special()).map(|(audience, _)| audience.clone())
-        };
-        if self.has_special() { self.0.iter().map(special).collect() } else { Vec::new() }
+    /// The groups that get other bytes than the others, each at its place.
+    pub fn special(&self) -> Vec<Option<Group>> {
+        let special =
+            |one: &Option<(Group, usize)>| one.as_ref().map(|(group, _)| group).filter(|one| one.is_special()).cloned();
+        let all: Vec<_> = self.0.iter().map(special).collect();
+        if all.iter().any(Option::is_some) { all } else { Vec::new() }
     }
 
-    /// One of the audience's subscribers has gone.
+    /// One of the group's subscribers has gone.
     pub fn leave(&mut self, place: u32) {
         if let Some(audience) = self.0.get_mut(place as usize)
             && let Some((_, members)) = audience
@@ -190,7 +214,7 @@ impl Pending {
         let capacity = self.frames.len().min(PENDING);
         let bytes = Bytes::from(std::mem::replace(&mut self.frames, Vec::with_capacity(capacity)));
         Some(Batch {
-            common: Frames { bytes, ends: std::mem::take(&mut self.ends), lost: None },
+            common: Frames { bytes, ends: std::mem::take(&mut self.ends), lost: None, ready: false },
             excluded: std::mem::take(&mut self.excluded),
             publications: std::mem::take(&mut self.publications),
             first,

@@ -18,14 +18,14 @@ use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
-use crate::outbox::{Outbox, Request};
+use crate::outbox::{Outbox, Packer, Request};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
 use crate::rate::Bucket;
 use crate::source::{Alarm, Clock};
 use crate::state::SessionState;
-use crate::transport::websocket::Decoder;
+use crate::transport::websocket::{Agreed, Decoder, Inflation};
 use crate::upstream::Reply;
 use crate::wire;
 
@@ -39,6 +39,8 @@ pub struct Begin {
     pub stream: TcpStream,
     /// What the client sent behind its handshake.
     pub read: Vec<u8>,
+    /// None: messages go as they are.
+    pub compression: Option<Agreed>,
     pub state: Box<SessionState>,
     /// What `authenticate` asked for.
     pub effects: Effects,
@@ -175,11 +177,20 @@ impl Waiting {
 ///
 /// The future is what an idle session is made of, so it holds nothing that is needed only at times.
 pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
-    let Begin { stream, read, state, effects, route, applier, held } = begin;
+    let Begin { stream, read, compression, state, effects, route, applier, held } = begin;
     let (reader, writer) = stream.into_split();
     let rules = route.route.rules();
     let by_hand = route.route.outbound;
-    let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand));
+    let packer = compression.as_ref().map(|agreed| {
+        let sessions = route.route.counters.compressed_sessions.clone();
+        Packer::new(agreed.compression, agreed.server_takeover, applier.node.metrics.clone(), sessions)
+    });
+    let inflation = match compression {
+        None => Inflation::Off,
+        Some(agreed) if agreed.client_takeover => Inflation::Takeover(None),
+        Some(_) => Inflation::Alone,
+    };
+    let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand, packer));
     let now = applier.node.clock.now();
     applier.node.registry.add(&outbox, state.user.as_ref());
     if route.route.is_gone() {
@@ -190,7 +201,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
     let mut session = Session {
         outbox,
         reader,
-        decoder: Decoder::resume(read),
+        decoder: Decoder::resume(read, inflation),
         state: Some(state),
         pulse: Pulse::new(now),
         bucket: Bucket::new(now),

@@ -129,6 +129,10 @@ impl Session {
         match fed {
             Ok(()) => next,
             Err(violation) => {
+                if let Some(why) = violation.inflation() {
+                    let refused = &self.applier.node.metrics.inflate_refused;
+                    refused.with_label_values(&[&*self.route.route.name, why]).inc();
+                }
                 self.decoder = Decoder::default();
                 Some(Next::End(Close::new(violation.code(), &violation.to_string()), Closer::Gateway))
             }
@@ -138,6 +142,12 @@ impl Session {
     fn frame(&mut self, frame: Frame<'_>, scratch: &mut Scratch) -> Option<Next> {
         match frame {
             Frame::Message(message) => self.message(message, scratch),
+            Frame::Inflated(message, compressed) => {
+                let (before, after) = &self.applier.node.metrics.inflated;
+                before.inc_by(compressed as u64);
+                after.inc_by(message.len() as u64);
+                self.message(message, scratch)
+            }
             Frame::Ping(payload) => {
                 wire::frame(&mut scratch.out, opcode::PONG, payload);
                 None

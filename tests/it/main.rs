@@ -18,6 +18,8 @@ mod cluster_sentinel;
 mod cluster_sharded;
 mod cluster_soak;
 mod cluster_users;
+mod compression;
+mod compression_peers;
 mod configuration;
 mod drain;
 mod effects;

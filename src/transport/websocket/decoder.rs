@@ -4,7 +4,8 @@
 //! fragments of a message, are kept. What a frame announces is checked against the limit before any of it is kept.
 
 use crate::message::{Close, MessageRef};
-use crate::wire::opcode;
+use crate::wire::deflate::{self, Inflater, Parts};
+use crate::wire::{FIN, RSV1, opcode};
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 const CONTROL_MAX: usize = 125;
@@ -13,6 +14,8 @@ const CONTROL_MAX: usize = 125;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     Message(MessageRef<'a>),
+    /// A message that was compressed, to so many bytes.
+    Inflated(MessageRef<'a>, usize),
     Ping(&'a [u8]),
     Pong,
     Close(Close),
@@ -21,7 +24,7 @@ pub enum Frame<'a> {
 /// What the client must not do. Its session ends with the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    #[error("a reserved bit is set and no extension is negotiated")]
+    #[error("a reserved bit is set that no extension was agreed on for")]
     ReservedBit,
     #[error("opcode {0} is reserved")]
     ReservedOpcode(u8),
@@ -43,15 +46,57 @@ pub enum Violation {
     NotUtf8,
     #[error("the message is larger than {0} bytes")]
     TooBig(usize),
+    #[error("the message inflates to more than {0} bytes")]
+    InflatesTooBig(usize),
+    #[error("a compressed message cannot be inflated")]
+    NotDeflate,
 }
 
 impl Violation {
-    /// RFC 6455 section 7.4.1.
+    /// RFC 6455 section 7.4.1. What cannot be inflated is "not consistent with the type of the message", as text that is
+    /// not UTF-8 is; RFC 7692 names no code.
     pub fn code(self) -> u16 {
         match self {
-            Self::NotUtf8 => Close::NOT_UTF8,
-            Self::TooBig(_) => Close::TOO_BIG,
+            Self::NotUtf8 | Self::NotDeflate => Close::NOT_UTF8,
+            Self::TooBig(_) | Self::InflatesTooBig(_) => Close::TOO_BIG,
             _ => Close::PROTOCOL,
+        }
+    }
+
+    /// Why a compressed message was not inflated, for the metric's label.
+    pub fn inflation(self) -> Option<&'static str> {
+        match self {
+            Self::InflatesTooBig(_) => Some("size"),
+            Self::NotDeflate => Some("data"),
+            _ => None,
+        }
+    }
+
+    fn of(refused: deflate::Refused, limit: usize) -> Self {
+        match refused {
+            deflate::Refused::TooBig => Self::InflatesTooBig(limit),
+            deflate::Refused::NotDeflate => Self::NotDeflate,
+        }
+    }
+}
+
+/// Whether the client's messages may be compressed, as the handshake has agreed.
+#[derive(Default)]
+pub enum Inflation {
+    #[default]
+    Off,
+    /// Each for itself.
+    Alone,
+    /// A message may refer to those before it. The inflater is there from the first compressed one on.
+    Takeover(Option<Box<Inflater>>),
+}
+
+impl Inflation {
+    /// The session's own inflater, if it has one.
+    fn own(&mut self) -> Option<&mut Inflater> {
+        match self {
+            Self::Takeover(own) => Some(own.get_or_insert_default()),
+            Self::Off | Self::Alone => None,
         }
     }
 }
@@ -62,11 +107,14 @@ pub struct Decoder {
     /// The beginning of a frame, or frames that could not be handled yet.
     left: Vec<u8>,
     fragments: Option<Box<Fragments>>,
+    inflation: Inflation,
 }
 
 struct Fragments {
     text: bool,
+    /// Inflated, where the message is compressed.
     payload: Vec<u8>,
+    parts: Option<Parts>,
     /// So much of a text is known to be UTF-8.
     checked: usize,
 }
@@ -80,6 +128,7 @@ pub enum Flow {
 
 struct Header {
     fin: bool,
+    compressed: bool,
     opcode: u8,
     mask: [u8; 4],
     /// Bytes of the header itself.
@@ -114,8 +163,8 @@ impl Decoder {
     }
 
     /// Begins with bytes that were read already.
-    pub fn resume(left: Vec<u8>) -> Self {
-        Self { left, fragments: None }
+    pub fn resume(left: Vec<u8>, inflation: Inflation) -> Self {
+        Self { left, fragments: None, inflation }
     }
 
     /// Whether whole frames may be waiting since `Flow::Stop`.
@@ -126,7 +175,8 @@ impl Decoder {
     /// How many bytes are kept.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn kept(&self) -> usize {
-        self.left.len() + self.fragments.as_ref().map_or(0, |fragments| fragments.payload.len())
+        let of = |fragments: &Fragments| fragments.payload.len() + fragments.parts.as_ref().map_or(0, Parts::waiting);
+        self.left.len() + self.fragments.as_deref().map_or(0, of)
     }
 
     /// How much of the bytes was handled.
@@ -144,7 +194,7 @@ impl Decoder {
             };
             unmask(payload, header.mask);
             at = begin + header.len;
-            if self.frame(&header, payload, on)? == Flow::Stop {
+            if self.frame(&header, payload, limit, on)? == Flow::Stop {
                 break;
             }
         }
@@ -154,10 +204,12 @@ impl Decoder {
     /// None: the header is not whole yet. All that it can be refused for is refused here, before the payload is there.
     fn header(&self, bytes: &[u8], limit: usize) -> Result<Option<Header>, Violation> {
         let &[first, second, ..] = bytes else { return Ok(None) };
-        if first & 0x70 != 0 {
+        let (fin, compressed, opcode) = (first & FIN != 0, first & RSV1 != 0, first & 0x0f);
+        let may_be_compressed =
+            !matches!(self.inflation, Inflation::Off) && matches!(opcode, opcode::TEXT | opcode::BINARY);
+        if first & 0x30 != 0 || (compressed && !may_be_compressed) {
             return Err(Violation::ReservedBit);
         }
-        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
         if !matches!(opcode, 0..=2 | 8..=10) {
             return Err(Violation::ReservedOpcode(opcode));
         }
@@ -191,8 +243,14 @@ impl Decoder {
         if (short == 126 && len < 126) || (short == 127 && len < 65536) {
             return Err(Violation::OverlongLength);
         }
-        let before = self.fragments.as_ref().map_or(0, |fragments| fragments.payload.len());
-        if !is_control && len > (limit - before.min(limit)) as u64 {
+        // What it inflates to is seen when it is inflated.
+        let (before, most) = match self.fragments.as_deref() {
+            Some(Fragments { parts: Some(parts), .. }) => (parts.arrived(), deflate::most(limit)),
+            Some(fragments) => (fragments.payload.len(), limit),
+            None if compressed => (0, deflate::most(limit)),
+            None => (0, limit),
+        };
+        if !is_control && len > (most - before.min(most)) as u64 {
             return Err(Violation::TooBig(limit));
         }
         let Some(mask) = bytes.get(head..head + 4).and_then(|mask| <[u8; 4]>::try_from(mask).ok()) else {
@@ -200,38 +258,48 @@ impl Decoder {
         };
         head += 4;
         // It fits: it is not over the limit, which is a usize.
-        Ok(Some(Header { fin, opcode, mask, head, len: len as usize }))
+        Ok(Some(Header { fin, compressed, opcode, mask, head, len: len as usize }))
     }
 
     fn frame(
         &mut self,
         header: &Header,
         payload: &[u8],
+        limit: usize,
         on: &mut impl FnMut(Frame<'_>) -> Flow,
     ) -> Result<Flow, Violation> {
         match (header.opcode, header.fin) {
+            (opcode::TEXT | opcode::BINARY, true) if header.compressed => {
+                let is_text = header.opcode == opcode::TEXT;
+                deflate::inflated(self.inflation.own(), payload, limit, |plain| {
+                    Ok(on(Frame::Inflated(message(is_text, plain)?, payload.len())))
+                })
+                .map_err(|refused| Violation::of(refused, limit))?
+            }
             (opcode::TEXT, true) => Ok(on(Frame::Message(MessageRef::Text(text(payload)?)))),
             (opcode::BINARY, true) => Ok(on(Frame::Message(MessageRef::Binary(payload)))),
             (opcode::PING, _) => Ok(on(Frame::Ping(payload))),
             (opcode::PONG, _) => Ok(on(Frame::Pong)),
             (opcode::CLOSE, _) => Ok(on(Frame::Close(close(payload)?))),
             (opcode, fin) => {
-                let is_text = opcode == opcode::TEXT;
-                let fragments = self
-                    .fragments
-                    .get_or_insert_with(|| Box::new(Fragments { text: is_text, payload: Vec::new(), checked: 0 }));
-                fragments.add(payload, fin)?;
+                let known = self.fragments.as_ref().is_some_and(|fragments| fragments.parts.is_some());
+                let own = if header.compressed || known { self.inflation.own() } else { None };
+                let fragments = self.fragments.get_or_insert_with(|| {
+                    let parts = header.compressed.then(|| Parts::begin(own.is_some()));
+                    Box::new(Fragments { text: opcode == opcode::TEXT, payload: Vec::new(), parts, checked: 0 })
+                });
+                fragments.add(own, payload, fin, limit)?;
                 if !fin {
                     return Ok(Flow::Next);
                 }
                 let Some(fragments) = self.fragments.take() else {
                     return Ok(Flow::Next);
                 };
-                let message = match fragments.text {
-                    true => MessageRef::Text(text(&fragments.payload)?),
-                    false => MessageRef::Binary(&fragments.payload),
-                };
-                Ok(on(Frame::Message(message)))
+                let message = message(fragments.text, &fragments.payload)?;
+                Ok(on(match fragments.parts {
+                    Some(parts) => Frame::Inflated(message, parts.arrived()),
+                    None => Frame::Message(message),
+                }))
             }
         }
     }
@@ -239,8 +307,13 @@ impl Decoder {
 
 impl Fragments {
     /// Text is checked as it arrives, so that what cannot become UTF-8 is refused at once.
-    fn add(&mut self, payload: &[u8], fin: bool) -> Result<(), Violation> {
-        self.payload.extend_from_slice(payload);
+    fn add(&mut self, own: Option<&mut Inflater>, payload: &[u8], fin: bool, limit: usize) -> Result<(), Violation> {
+        match &mut self.parts {
+            Some(parts) => parts
+                .add(own, &mut self.payload, payload, fin, limit)
+                .map_err(|refused| Violation::of(refused, limit))?,
+            None => self.payload.extend_from_slice(payload),
+        }
         if !self.text || fin {
             return Ok(());
         }
@@ -252,6 +325,10 @@ impl Fragments {
         }
         Ok(())
     }
+}
+
+fn message(is_text: bool, payload: &[u8]) -> Result<MessageRef<'_>, Violation> {
+    Ok(if is_text { MessageRef::Text(text(payload)?) } else { MessageRef::Binary(payload) })
 }
 
 fn text(payload: &[u8]) -> Result<&str, Violation> {
@@ -310,7 +387,11 @@ mod tests {
 
     /// What comes out, as text, when the bytes are fed in pieces.
     fn fed(bytes: &[u8], piece: usize) -> Result<Vec<String>, Violation> {
-        let mut decoder = Decoder::default();
+        fed_to(Inflation::Off, bytes, piece)
+    }
+
+    fn fed_to(inflation: Inflation, bytes: &[u8], piece: usize) -> Result<Vec<String>, Violation> {
+        let mut decoder = Decoder::resume(Vec::new(), inflation);
         let mut out = Vec::new();
         for piece in bytes.chunks(piece) {
             decoder.feed(&mut piece.to_vec(), LIMIT, |frame| {
@@ -371,6 +452,70 @@ mod tests {
             assert_eq!(violation.code(), code);
         }
         assert_eq!(fed(&frame(0x82, &[0; LIMIT]), 5000).unwrap().len(), 1);
+    }
+
+    /// "Hello", compressed (RFC 7692 section 7.2.3.1), and a second one that refers to it (7.2.3.2).
+    const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    const AGAIN: [u8; 5] = [0xf2, 0x00, 0x11, 0x00, 0x00];
+
+    #[test]
+    fn compressed_messages_come_out_inflated() {
+        let mut bytes = frame(0xc1, &HELLO);
+        bytes.extend(frame(0x81, b"plain"));
+        // Section 7.2.3.1's fragments, with a ping between.
+        bytes.extend(frame(0x41, &HELLO[..3]));
+        bytes.extend(frame(0x89, b"ping"));
+        bytes.extend(frame(0x80, &HELLO[3..]));
+        bytes.extend(frame(0xc2, &[0x00]));
+        let expected = [
+            "Inflated(Text(\"Hello\"), 7)",
+            "Message(Text(\"plain\"))",
+            "Ping([112, 105, 110, 103])",
+            "Inflated(Text(\"Hello\"), 7)",
+            "Inflated(Binary([]), 1)",
+        ];
+        for piece in [1, 2, 3, 7, 100] {
+            assert_eq!(fed_to(Inflation::Alone, &bytes, piece).unwrap(), expected, "in pieces of {piece}");
+        }
+        let two = [frame(0xc1, &HELLO), frame(0x81, b"x"), frame(0xc1, &AGAIN)].concat();
+        assert_eq!(fed_to(Inflation::Alone, &two, 100), Err(Violation::NotDeflate));
+        let seen = fed_to(Inflation::Takeover(None), &two, 100).unwrap();
+        assert_eq!(seen[2], "Inflated(Text(\"Hello\"), 5)");
+    }
+
+    #[test]
+    fn violations_of_compression_have_their_codes() {
+        // 1,001 bytes, once in fragments; and what is so long that no reasonable sender can have meant 1,000.
+        let stored =
+            |len: u16| [&[0x00], &len.to_le_bytes()[..], &(!len).to_le_bytes(), &vec![b'x'; len.into()]].concat();
+        let (long, longest) = ([stored(1001), vec![0]].concat(), [stored(1000), vec![0]].concat());
+        let cases = [
+            (frame(0xc9, b"x"), Violation::ReservedBit, 1002),
+            ([frame(0x41, &HELLO), frame(0xc0, b"")].concat(), Violation::ReservedBit, 1002),
+            ([frame(0x01, b"x"), frame(0xc0, b"")].concat(), Violation::ReservedBit, 1002),
+            (frame(0xa1, b"x"), Violation::ReservedBit, 1002),
+            (frame(0x91, b"x"), Violation::ReservedBit, 1002),
+            (frame(0xc1, &HELLO[..5]), Violation::NotDeflate, 1007),
+            (frame(0x41, &[0x07]), Violation::NotDeflate, 1007),
+            (frame(0xc1, &[0x00, 0x01, 0x00, 0xfe, 0xff, 0xff, 0x00]), Violation::NotUtf8, 1007),
+            (frame(0x41, &[0x00, 0x01, 0x00, 0xfe, 0xff, 0xff, 0x00]), Violation::NotUtf8, 1007),
+            (frame(0xc2, &long), Violation::InflatesTooBig(LIMIT), 1009),
+            (frame(0x42, &long), Violation::InflatesTooBig(LIMIT), 1009),
+            (vec![0xc2, 0x80 | 126, 0x06, 0x00], Violation::TooBig(LIMIT), 1009),
+            ([frame(0x42, &longest), frame(0x00, &[0; 400])].concat(), Violation::TooBig(LIMIT), 1009),
+        ];
+        for inflation in [|| Inflation::Alone, || Inflation::Takeover(None)] {
+            for (bytes, violation, code) in &cases {
+                // Where messages refer to each other, a short one cannot be told from one that goes on.
+                if *violation == Violation::NotDeflate && matches!(inflation(), Inflation::Takeover(_)) {
+                    continue;
+                }
+                assert_eq!(fed_to(inflation(), bytes, bytes.len()), Err(*violation), "{bytes:x?}");
+                assert_eq!(violation.code(), *code);
+            }
+            assert_eq!(fed_to(inflation(), &frame(0xc2, &longest), 5000).unwrap().len(), 1);
+        }
+        assert_eq!(fed(&frame(0xc1, &HELLO), 100), Err(Violation::ReservedBit));
     }
 
     #[test]

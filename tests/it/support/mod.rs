@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod link;
 pub(crate) mod nodes;
+pub(crate) mod peers;
 pub(crate) mod redis;
 
 use std::net::SocketAddr;

@@ -1,0 +1,70 @@
+//! WebSocket clients that others have written: npm `ws` and PyPI `websockets`, each run by its own language.
+//!
+//! Where one is not installed, a test says so loudly and counts as skipped.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+#[derive(Clone, Copy)]
+pub(crate) enum Peer {
+    /// Node.js, with `ws` in target/peers or on NODE_PATH.
+    Ws,
+    /// Python 3, with `websockets` where it looks for modules.
+    Websockets,
+}
+
+impl Peer {
+    fn command(self) -> Command {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        match self {
+            Self::Ws => {
+                let own = root.join("target/peers/node_modules");
+                let given = std::env::var_os("NODE_PATH").unwrap_or_default();
+                let all = std::iter::once(own).chain(std::env::split_paths(&given)).collect::<Vec<PathBuf>>();
+                let mut command = Command::new("node");
+                command.env("NODE_PATH", std::env::join_paths(all).unwrap());
+                command
+            }
+            Self::Websockets => Command::new("python3"),
+        }
+    }
+
+    async fn is_installed(self, test: &str) -> bool {
+        let (arguments, how) = match self {
+            Self::Ws => (["-e", "require('ws')"], "npm install --prefix target/peers ws"),
+            Self::Websockets => (["-c", "import websockets.sync.client"], "python3 -m pip install websockets"),
+        };
+        let mut command = self.command();
+        let found = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let found = found.is_ok_and(|status| status.success());
+        if !found {
+            // Straight to the terminal: the test runner would keep what a passing test prints.
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {how}");
+        }
+        found
+    }
+
+    /// Has the peer talk to an echo route; what it says of that, unless it is not installed.
+    pub(crate) async fn talk(self, test: &str, url: &str, options: &str) -> Option<Value> {
+        if !self.is_installed(test).await {
+            return None;
+        }
+        let script = match self {
+            Self::Ws => "ws.cjs",
+            Self::Websockets => "websockets_peer.py",
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers").join(script);
+        let running = self.command().arg(script).args([url, options]).kill_on_drop(true).output();
+        let output = timeout(PATIENCE, running).await.expect("the peer does not end").unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{test}: {options}: {said}");
+        Some(serde_json::from_slice(&output.stdout).unwrap())
+    }
+}
