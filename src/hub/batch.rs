@@ -48,7 +48,8 @@ pub enum Shape {
     OneByOne(Vec<Option<(Arc<Publication>, Message)>>, Option<usize>),
 }
 
-/// What all groups of a topic's subscribers get.
+/// What all groups of a topic's subscribers get; by default what was published.
+#[derive(Default)]
 pub struct Shapes {
     /// The first is `Common`.
     made: Vec<Shape>,
@@ -233,7 +234,7 @@ impl Frames {
                 true => subscriber.outbox.deliver_ready(part, count),
                 false => subscriber.outbox.deliver(part, count),
             };
-            if subscriber.outbox.compresses_alone() {
+            if !self.ready && subscriber.outbox.compresses_alone() {
                 tally.compressed += part.len();
             }
             tally.count(written, count);

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::audience::{Audience, Shaped};
-use self::batch::Tally;
+use self::batch::{Shapes, Tally};
 pub use self::followed::HubIntake;
 use self::queue::Queue;
 use self::topic::Subscriber;
@@ -160,7 +160,10 @@ impl Hub {
             };
             topic.room.notify_waiters();
             let groups = topic.audiences.lock().special();
-            let shapes = Box::pin(batch.shapes(&groups, &self.metrics)).await;
+            let shapes = match groups.is_empty() {
+                true => Shapes::default(),
+                false => Box::pin(batch.shapes(&groups, &self.metrics)).await,
+            };
             let mut at = 0;
             loop {
                 let mut tally = Tally::default();

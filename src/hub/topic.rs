@@ -162,8 +162,8 @@ impl Audiences {
     pub fn special(&self) -> Vec<Option<Group>> {
         let special =
             |one: &Option<(Group, usize)>| one.as_ref().map(|(group, _)| group).filter(|one| one.is_special()).cloned();
-        let all: Vec<_> = self.0.iter().map(special).collect();
-        if all.iter().any(Option::is_some) { all } else { Vec::new() }
+        let has_special = self.0.iter().flatten().any(|(group, _)| group.is_special());
+        if has_special { self.0.iter().map(special).collect() } else { Vec::new() }
     }
 
     /// One of the group's subscribers has gone.
