@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use redis::Value;
+
 use crate::support::client::Client;
 use crate::support::nodes::{come, connect, join, node, ready};
 use crate::support::redis::{Server, is_installed};
@@ -147,6 +149,10 @@ async fn a_node_that_was_frozen_comes_back_with_those_who_are_still_there() {
     let mut bob = here(&b, "bob", "b").await;
     let mut ann = here(&a, "ann", "a").await;
     let gone = here(&a, "eve", "a").await;
+    // What a node was telling when it froze is told again.
+    let told =
+        || async { matches!(server.ask(&["EXISTS", "tidegate:{seen:x}:p:teller"]).await, Value::Int(0)).then_some(()) };
+    until("all to be told", told).await;
     a.freeze();
     who(&mut bob, "1 1 bob").await;
     drop(gone);
