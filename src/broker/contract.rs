@@ -26,7 +26,7 @@ struct Subject {
 
 #[expect(dead_code, reason = "held for their ends")]
 enum Servers {
-    One(server::Server),
+    One(Box<server::Server>),
     Cluster(server::Cluster),
 }
 
@@ -57,7 +57,7 @@ impl Subject {
         let (server, cluster) = (server::Server::start().await, server::Cluster::of_masters().await);
         let urls = [server.url(), cluster.url()];
         let mut subjects = Vec::new();
-        for (url, servers) in urls.into_iter().zip([Servers::One(server), Servers::Cluster(cluster)]) {
+        for (url, servers) in urls.into_iter().zip([Servers::One(Box::new(server)), Servers::Cluster(cluster)]) {
             let config: RedisConfig = toml::from_str(&format!("url = {url:?}\nprobe = \"50ms\"")).unwrap();
             let redis = Redis::new(config, 7, Arc::new(Metrics::new()), Random::default()).unwrap();
             let arrived = Arc::new(Arrived::default());

@@ -25,7 +25,7 @@ impl Intake for Deaf {
 
 #[expect(dead_code, reason = "held for their ends")]
 enum Servers {
-    One(server::Server),
+    One(Box<server::Server>),
     Cluster(server::Cluster),
 }
 
@@ -35,7 +35,7 @@ async fn all() -> Vec<(Kv, Option<(Servers, Running)>)> {
     if server::is_installed("the contract of stores on Redis") {
         let (server, cluster) = (server::Server::start().await, server::Cluster::of_masters().await);
         let urls = [server.url(), cluster.url()];
-        for (url, servers) in urls.into_iter().zip([Servers::One(server), Servers::Cluster(cluster)]) {
+        for (url, servers) in urls.into_iter().zip([Servers::One(Box::new(server)), Servers::Cluster(cluster)]) {
             let config: RedisConfig = toml::from_str(&format!("url = {url:?}\nprobe = \"50ms\"")).unwrap();
             let redis = Redis::new(config, 7, Arc::new(Metrics::new()), Random::default()).unwrap();
             let running = redis.run(Arc::new(Deaf), Arc::new(Default::default));

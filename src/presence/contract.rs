@@ -135,7 +135,7 @@ fn name(topic: &str) -> TopicName {
 
 #[expect(dead_code, reason = "held for their ends")]
 enum Servers {
-    One(server::Server),
+    One(Box<server::Server>),
     Cluster(server::Cluster),
 }
 
@@ -143,7 +143,7 @@ async fn all() -> Vec<(One, Option<Servers>)> {
     let mut all = vec![(One::alone(), None)];
     if server::is_installed("the contract of presence on Redis") {
         let server = server::Server::start().await;
-        all.push((One::on(&server.url(), 7).await, Some(Servers::One(server))));
+        all.push((One::on(&server.url(), 7).await, Some(Servers::One(Box::new(server)))));
         let cluster = server::Cluster::of_masters().await;
         all.push((One::on(&cluster.url(), 7).await, Some(Servers::Cluster(cluster))));
     }

@@ -110,14 +110,12 @@ impl Redis {
                 _ => {}
             },
             PushKind::Subscribe | PushKind::SSubscribe => link.subscriptions.confirm(number, channel),
-            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                // The slot is another server's now.
-                if link.subscriptions.ended(number, channel) {
-                    let lost = [channel.to_owned()];
-                    intake.lost(&lost);
-                    link.subscriptions.again(&lost);
-                    self.look_again();
-                }
+            // The slot is another server's now.
+            PushKind::Unsubscribe | PushKind::SUnsubscribe if link.subscriptions.ended(number, channel) => {
+                let lost = [channel.to_owned()];
+                intake.lost(&lost);
+                link.subscriptions.again(&lost);
+                self.look_again();
             }
             _ => {}
         }

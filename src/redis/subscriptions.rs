@@ -308,7 +308,8 @@ mod tests {
     #[test]
     fn what_redis_has_ended_is_lost_and_what_is_moved_is_told_to_its_new_server() {
         let (old, new) = (Subscriptions::default(), Subscriptions::default());
-        (old.begin(1), new.begin(1));
+        old.begin(1);
+        new.begin(1);
         ["a", "b"].iter().for_each(|name| old.want(name));
         let (told, _) = old.batch();
         confirm(&old, &told);

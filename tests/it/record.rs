@@ -157,7 +157,7 @@ async fn a_decision_on_a_token_is_not_comparable_but_with_the_build_that_made_it
     chat(&gateway).await;
     let file = recorded(&gateway, "chat").await;
     let auth = plugin("jwt-auth");
-    let (code, told, error) = replay(&file, &["--plugin", &auth]).await;
+    let (code, told, error) = replay(&file, &["--plugin", &auth, "--hook", "authenticate"]).await;
     assert_eq!(code, 2, "{told}{error}");
     assert!(error.contains("nothing could be compared: in all of the 2 calls it matters what was redacted"), "{error}");
     assert!(told.contains("secrets of jwt-auth's settings are not in the recording"), "{told}");
