@@ -60,10 +60,10 @@ impl Keys {
         format!("{}:node:{{{node:016x}}}", self.prefix)
     }
 
-    /// Who is on a topic: the five keys of the scripts in src/presence/redis, the last of them a node's own.
-    pub fn presence(&self, topic: &str, node: &str) -> [String; 5] {
+    /// Who is on a topic: the six keys of the scripts in src/presence/redis, the last two of them a node's own.
+    pub fn presence(&self, topic: &str, node: &str) -> [String; 6] {
         let channel = self.channel(topic);
-        ["p", "p:users", "p:changes", "p:teller", "p:grave:"]
+        ["p", "p:users", "p:changes", "p:teller", "p:grave:", "p:"]
             .map(|name| format!("{channel}:{name}{}", if name.ends_with(':') { node } else { "" }))
     }
 

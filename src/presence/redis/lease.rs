@@ -35,6 +35,9 @@ impl RedisPresence {
                         self.verify(returned);
                     }
                     first = false;
+                    if !self.is_listed().await {
+                        self.list_again();
+                    }
                     for who in dead {
                         self.bury(&who, lease).await;
                     }
@@ -54,6 +57,18 @@ impl RedisPresence {
                 Err(_) => self.redis.connected(&self.redis.keys.leases()).await,
             }
         }
+    }
+
+    /// Whether those who would bury this node would find its topics. True also where nobody knows.
+    async fn is_listed(&self) -> bool {
+        let who = self.who();
+        let topics = || self.shards.iter().any(|shard| shard.lock().values().any(|entry| entry.own.is_listed()));
+        if !topics() {
+            return true;
+        }
+        let list = self.redis.keys.present(&who.node, who.number);
+        // One that was emptied since is asked about again, and is empty then.
+        !matches!(self.redis.query(redis::cmd("EXISTS").arg(list)).await, Ok(Value::Int(0))) || !topics()
     }
 
     /// Whether the node is still what it was, and who is silent for too long.

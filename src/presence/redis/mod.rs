@@ -256,6 +256,19 @@ impl RedisPresence {
         }
     }
 
+    /// The list of this node's topics, which those who would bury it need, is gone. In a Cluster it may be lost alone.
+    fn list_again(self: &Arc<Self>) {
+        for shard in &self.shards {
+            let topics: Vec<_> = shard.lock().keys().cloned().collect();
+            for topic in topics {
+                self.say(&topic, |own| {
+                    own.unlist();
+                    true
+                });
+            }
+        }
+    }
+
     /// The same for every topic.
     fn verify_all(self: &Arc<Self>) {
         for shard in &self.shards {

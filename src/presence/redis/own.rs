@@ -176,6 +176,16 @@ impl Own {
         self.verify = true;
     }
 
+    pub fn is_listed(&self) -> bool {
+        self.listed.is_some()
+    }
+
+    /// The list of the node's topics is gone: this one must be listed again.
+    pub fn unlist(&mut self) {
+        self.listed = None;
+        self.verify = true;
+    }
+
     /// Nothing is left of the topic on this node.
     pub fn is_spent(&self) -> bool {
         self.seats.is_empty() && self.behind() == 0 && self.listed.is_none()

@@ -60,7 +60,7 @@ pub struct Told<'a> {
 
 /// Deletes a node's mark on a topic where it has nobody any more.
 const FORGET: &str = "
-if redis.call('HGET', KEYS[1], 'n:' .. ARGV[1]) == ARGV[2] and redis.call('EXISTS', KEYS[1] .. ':' .. ARGV[1]) == 0 then
+if redis.call('HGET', KEYS[1], 'n:' .. ARGV[1]) == ARGV[2] and redis.call('EXISTS', KEYS[2]) == 0 then
   return redis.call('HDEL', KEYS[1], 'n:' .. ARGV[1])
 end
 return 0";
@@ -133,14 +133,14 @@ impl Scripts {
 
     /// What Redis knows of a node's members; None: it takes this incarnation for dead.
     pub async fn look(&self, redis: &Redis, topic: &TopicName, who: &Incarnation) -> Result<Option<Look>, Fault> {
-        let [counters, _, _, _, grave] = redis.keys.presence(topic.as_str(), &who.node);
+        let [counters, _, _, _, grave, sessions] = redis.keys.presence(topic.as_str(), &who.node);
         let mark = redis.query(redis::cmd("HGET").arg(&counters).arg(format!("n:{}", who.node))).await?;
         let buried = redis.query(redis::cmd("GET").arg(grave)).await?;
         let buried = text(&buried).and_then(|number| number.parse::<u64>().ok());
         if buried.is_some_and(|buried| buried >= who.number) {
             return Ok(None);
         }
-        let sessions = redis.query(redis::cmd("HKEYS").arg(format!("{counters}:{}", who.node))).await?;
+        let sessions = redis.query(redis::cmd("HKEYS").arg(sessions)).await?;
         let Value::Array(sessions) = sessions else { return Err(unknown()) };
         Ok(Some(Look {
             mark: text(&mark).and_then(mark_of),
@@ -150,10 +150,10 @@ impl Scripts {
     }
 
     pub async fn forget(&self, redis: &Redis, topic: &TopicName, node: &str, mark: Mark) -> Result<(), Fault> {
-        let [counters, ..] = redis.keys.presence(topic.as_str(), node);
+        let [counters, .., sessions] = redis.keys.presence(topic.as_str(), node);
         let arguments = [node.as_bytes(), written(mark).as_bytes()].map(<[u8]>::to_vec);
         let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
-        redis.invoke(&self.forget, &[&counters], &arguments).await.map(drop)
+        redis.invoke(&self.forget, &[&counters, &sessions], &arguments).await.map(drop)
     }
 
     /// The change that comes after `told`, as Redis has it; None: there is none for this token.
@@ -164,7 +164,7 @@ impl Scripts {
         token: &str,
         told: &[u8],
     ) -> Result<Option<Vec<u8>>, Fault> {
-        let [_, _, changes, teller, _] = redis.keys.presence(topic.as_str(), "");
+        let [_, _, changes, teller, ..] = redis.keys.presence(topic.as_str(), "");
         let arguments = [token.as_bytes(), TELLS.as_bytes(), told];
         match redis.invoke(&self.next, &[&changes, &teller], &arguments).await? {
             Value::Nil => Ok(None),
@@ -213,7 +213,7 @@ impl Scripts {
         &self,
         redis: &Redis,
         script: &Script,
-        keys: &[String; 5],
+        keys: &[String; 6],
         arguments: &[String],
     ) -> Result<Value, Fault> {
         let keys = keys.each_ref().map(String::as_str);

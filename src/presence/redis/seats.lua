@@ -1,14 +1,13 @@
 -- What the scripts on a topic's members share. All keys stand in the topic's slot.
 -- KEYS: 1 counters, and for each node its mark: `INCARNATION NUMBER` of the last batch that was done for it,
 --       2 users and how many sessions each has, 3 changes that wait to be told, 4 the token of who tells them,
---       5 the incarnation in which this node was taken for dead here, kept for a while.
+--       5 the incarnation in which this node was taken for dead here, kept for a while, 6 the node's sessions, each with
+--       its seat.
 -- ARGV: 1 node, 2 its incarnation, 3 whether changes are told, 4 how many may wait, 5 a token for who is to tell them,
 --       6 its time to live, 7 time to live of a topic without members. Times in milliseconds.
--- A node's sessions stand in the hash KEYS[1]:NODE. A seat is the length of the user's name (- without a user), a
--- space, the name, and the info.
-local counters, users, changes, teller, grave = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- A seat is the length of the user's name (- without a user), a space, the name, and the info.
+local counters, users, changes, teller, grave, sessions = unpack(KEYS)
 local node, incarnation = ARGV[1], tonumber(ARGV[2])
-local sessions = counters .. ':' .. node
 local dropped = 0
 
 local function user_of(seat)
