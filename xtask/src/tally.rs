@@ -14,6 +14,8 @@ impl Tally {
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
+        } else if let Some(skipped) = line.strip_prefix("SKIPPED ") {
+            self.ignored.push(skipped.to_owned());
         } else if let Some(test) = line.strip_prefix("test ") {
             if let Some(name) = test.strip_suffix(" ... FAILED") {
                 self.failures.push(name.to_owned());
@@ -52,6 +54,7 @@ mod tests {
             "test outbox::tests::drops_the_oldest ... ok",
             "test hub::tests::orders ... FAILED",
             "test slow ... ignored, takes an hour",
+            "SKIPPED a peer: npm install ws",
             "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.00s",
         ] {
@@ -59,6 +62,6 @@ mod tests {
         }
         assert_eq!((tally.passed, tally.failed), (41, 1));
         assert_eq!(tally.failures, ["hub::tests::orders"]);
-        assert_eq!(tally.ignored, ["slow"]);
+        assert_eq!(tally.ignored, ["slow", "a peer: npm install ws"]);
     }
 }

@@ -45,8 +45,8 @@ impl Peer {
         let found = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         let found = found.is_ok_and(|status| status.success());
         if !found {
-            // Straight to the terminal: the test runner would keep what a passing test prints.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {how}");
+            // Not by a macro, whose output a passing test keeps to itself: `cargo xtask test` counts these lines.
+            let _ = writeln!(std::io::stdout(), "SKIPPED {test}: {how}");
         }
         found
     }
