@@ -354,6 +354,8 @@ async fn what_is_recovered_sent_and_decided_on_is_compressed_too() {
     for number in 1..=3 {
         teller.send(&format!("publish kept:1 {}", json(number, 500))).await;
     }
+    let published = || async { (gateway.metric("tidegate_publications_total", "").await == 3.0).then_some(()) };
+    until("the publications", published).await;
     for (path, agreed) in [("/alone", ALONE), ("/by-hand", ALONE), ("/takeover", "permessage-deflate")] {
         let by_hand = |text: String, from: &str| if path == "/by-hand" { format!("<{from}> {text}") } else { text };
         let mut client = Deflated::connect(&gateway, &format!("{path}?user=ann"), "permessage-deflate", agreed).await;
