@@ -39,7 +39,9 @@ impl RedisPresence {
                         self.list_again();
                     }
                     for who in dead {
-                        self.bury(&who, lease).await;
+                        // Not here: it may take longer than this node's own lease. One at a time does it for each.
+                        let this = self.clone();
+                        tokio::spawn(async move { this.bury(&who, lease).await });
                     }
                 }
                 Ok((false, _)) => {

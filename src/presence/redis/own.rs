@@ -142,6 +142,7 @@ impl Own {
     /// Whether it was there.
     pub fn leave(&mut self, session: SessionId) -> bool {
         let Some(seat) = self.seats.remove(&session) else { return false };
+        self.touched.remove(&session);
         if seat.announced && self.known == Known::Unsure {
             self.left.insert(session, seat.member);
             self.queued += 1;
@@ -205,13 +206,13 @@ impl Own {
         let under_way = self.under_way.take().map(|batch| batch.ops).unwrap_or_default();
         for op in under_way.into_iter().chain(std::mem::take(&mut self.pending)) {
             match op.what {
-                What::Joined { .. } => {
+                What::Joined { .. } if self.seats.contains_key(&op.session) => {
                     self.touched.insert(op.session);
                 }
                 What::Left(Some(member)) | What::Lost(member) if !self.seats.contains_key(&op.session) => {
                     self.left.insert(op.session, member);
                 }
-                What::Left(_) | What::Lost(_) => {}
+                What::Joined { .. } | What::Left(_) | What::Lost(_) => {}
             }
         }
     }
@@ -484,7 +485,7 @@ mod tests {
             if round % 3 == 0 {
                 own.leave(member(round % 100, "").session);
             }
-            assert!(own.pending.len() <= PENDING);
+            assert!(own.pending.len() <= PENDING && own.touched.len() <= own.seats.len());
         }
         settle(&mut own, &mut store, 1, &mut number);
         assert_eq!(store.there.len(), own.seats.len());
