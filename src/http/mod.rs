@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::apply::Applier;
 use crate::drain::Drain;
@@ -20,9 +21,11 @@ use crate::files::Files;
 use crate::listener::Permit;
 use crate::plugin::{Admission, Chain, Effects, Event, Failure, Hook, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
-use crate::session::{self, Begin};
+use crate::session::{self, Begin, Carrier};
 use crate::state::{Handshake, SessionState, decode_segment};
-use crate::transport::websocket;
+use crate::transport::websocket::{self, Asked};
+
+type Tls = TlsStream<TcpStream>;
 
 /// What is served where.
 pub struct Site {
@@ -138,11 +141,15 @@ impl Http {
         // Browsers do not tell a page why a handshake failed. A plain GET does: it is refused as the handshake would be,
         // or told that an upgrade is all that is missing.
         let key = checked?;
-        let mut response = Response::builder()
-            .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "websocket")
-            .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(&key));
+        let mut response = match key {
+            Asked::Upgrade(key) => Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header(header::CONNECTION, "Upgrade")
+                .header(header::UPGRADE, "websocket")
+                .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(&key)),
+            // The stream itself is the connection (RFC 8441 section 5).
+            Asked::Stream => Response::builder().status(StatusCode::OK),
+        };
         if let Some(subprotocol) = &state.subprotocol {
             response = response.header(header::SEC_WEBSOCKET_PROTOCOL, &**subprotocol);
         }
@@ -157,10 +164,10 @@ impl Http {
         tokio::spawn(async move {
             match upgraded(upgrade).await {
                 // A task of its own, and a small one: this one holds what is left of the HTTP connection.
-                Some((stream, read)) => {
+                Some((carrier, read)) => {
                     place.keep();
                     let held = Box::new((permit, guest));
-                    let begin = Begin { stream, read, compression, state, effects, route, applier, held };
+                    let begin = Begin { carrier, read, compression, state, effects, route, applier, held };
                     tokio::spawn(session::serve(begin));
                 }
                 None => tracing::debug!("the client has gone before its handshake was answered"),
@@ -261,10 +268,16 @@ impl Drop for Place {
     }
 }
 
-/// The plain socket below the HTTP connection, and what was read from it already.
-async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+/// What is below the HTTP connection, and what was read from it already. A stream of HTTP/2 stays what it is.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(Carrier, Vec<u8>)> {
+    let upgraded = match upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Some((Carrier::Tcp(parts.io.into_inner()), parts.read_buf.to_vec())),
+        Err(upgraded) => upgraded,
+    };
+    Some(match upgraded.downcast::<TokioIo<Tls>>() {
+        Ok(parts) => (Carrier::Stream(Box::new(parts.io.into_inner())), parts.read_buf.to_vec()),
+        Err(upgraded) => (Carrier::Stream(Box::new(TokioIo::new(upgraded))), Vec::new()),
+    })
 }
 
 /// Values that are not text are given to plugins with replacement characters.

@@ -88,7 +88,10 @@ impl Session {
         if !matches!(flushed, Ok(Ok(()))) {
             return;
         }
-        let _ = self.outbox.shutdown();
-        let _ = timeout(LINGER, tokio::io::copy(&mut self.reader, &mut tokio::io::sink())).await;
+        let goodbye = async {
+            let _ = poll_fn(|context| self.outbox.poll_shutdown(context)).await;
+            self.reader.discard(&self.outbox).await;
+        };
+        let _ = timeout(LINGER, goodbye).await;
     }
 }

@@ -7,18 +7,19 @@
 mod effects;
 mod end;
 mod limit;
+mod reader;
 mod turn;
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use self::reader::Reader;
 use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
-use crate::outbox::{Outbox, Packer, Request};
+use crate::outbox::{Line, Outbox, Packer, Request, Stream};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
@@ -36,7 +37,7 @@ const KEEP: usize = 64 << 10;
 
 /// What a session is begun with, once the handshake has been answered.
 pub struct Begin {
-    pub stream: TcpStream,
+    pub carrier: Carrier,
     /// What the client sent behind its handshake.
     pub read: Vec<u8>,
     /// None: messages go as they are.
@@ -50,11 +51,17 @@ pub struct Begin {
     pub held: Box<dyn Send>,
 }
 
+/// What carries the client's bytes.
+pub enum Carrier {
+    Tcp(tokio::net::TcpStream),
+    Stream(Box<dyn Stream>),
+}
+
 struct Session {
     applier: Arc<Applier>,
     route: Arc<RouteChain>,
     outbox: Arc<Outbox>,
-    reader: tokio::net::tcp::OwnedReadHalf,
+    reader: Reader,
     decoder: Decoder,
     /// None while an event has it.
     state: Option<Box<SessionState>>,
@@ -177,8 +184,14 @@ impl Waiting {
 ///
 /// The future is what an idle session is made of, so it holds nothing that is needed only at times.
 pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
-    let Begin { stream, read, compression, state, effects, route, applier, held } = begin;
-    let (reader, writer) = stream.into_split();
+    let Begin { carrier, read, compression, state, effects, route, applier, held } = begin;
+    let (reader, line) = match carrier {
+        Carrier::Tcp(socket) => {
+            let (reader, writer) = socket.into_split();
+            (Reader::Tcp(reader), Line::Tcp(writer))
+        }
+        Carrier::Stream(stream) => (Reader::Line, Line::stream(stream)),
+    };
     let rules = route.route.rules();
     let by_hand = route.route.outbound;
     let packer = compression.as_ref().map(|agreed| {
@@ -190,7 +203,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         Some(agreed) if agreed.client_takeover => Inflation::Takeover(None),
         Some(_) => Inflation::Alone,
     };
-    let outbox = Arc::new(Outbox::new(state.id, writer, rules.outbox_limit, rules.overflow, by_hand, packer));
+    let outbox = Arc::new(Outbox::new(state.id, line, rules.outbox_limit, rules.overflow, by_hand, packer));
     let now = applier.node.clock.now();
     applier.node.registry.add(&outbox, state.user.as_ref());
     if route.route.is_gone() {

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 
 use super::{KEEP, Next, READ, Session, Task};
 use crate::heartbeat::Beat;
@@ -84,7 +84,7 @@ impl Session {
                 return Poll::Pending;
             }
             let mut buffer = ReadBuf::new(&mut scratch.read);
-            let count = match Pin::new(&mut self.reader).poll_read(context, &mut buffer) {
+            let count = match self.reader.poll_read(&self.outbox, context, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => buffer.filled().len(),
                 Poll::Ready(Err(_)) => return Poll::Ready(self.broken()),
@@ -201,11 +201,6 @@ impl Session {
         })
     }
 
-    fn has_unread(&mut self, context: &mut Context<'_>) -> bool {
-        let mut byte = [0];
-        matches!(self.reader.poll_peek(context, &mut ReadBuf::new(&mut byte)), Poll::Ready(Ok(1)))
-    }
-
     fn write_out(&mut self, scratch: &mut Scratch) {
         let out = std::mem::take(&mut scratch.out);
         self.write(&out);
@@ -268,7 +263,7 @@ impl Session {
                 until
             }
             // What has arrived while this session waited for something else is an answer too.
-            Beat::Dead if self.has_unread(context) => {
+            Beat::Dead if self.reader.has_unread(context) => {
                 self.pulse.heard(now);
                 now + self.route.route.rules().heartbeat.interval
             }

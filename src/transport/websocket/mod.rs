@@ -8,4 +8,4 @@ mod upgrade;
 pub use decoder::Violation;
 pub use decoder::{Decoder, Flow, Frame, Inflation};
 pub use negotiate::{Agreed, negotiate};
-pub use upgrade::{Refused, accept_key, check, is_allowed, is_asked};
+pub use upgrade::{Asked, Refused, accept_key, check, is_allowed, is_asked};

@@ -1,7 +1,9 @@
-//! The opening handshake's checks (RFC 6455 section 4.2.1), stricter than the HTTP library under it.
+//! The opening handshake's checks, stricter than the HTTP library under it: an upgrade of HTTP/1.1 (RFC 6455 section 4.2.1),
+//! or a stream of HTTP/2 (RFC 8441 section 5).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::ext::Protocol;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 use sha1::{Digest, Sha1};
@@ -16,10 +18,29 @@ pub struct Refused {
     pub why: &'static str,
 }
 
-/// The client's key, if everything is as it should be. `origins`: see `RouteConfig`.
-pub fn check<B>(request: &Request<B>, origins: Option<&[String]>) -> Result<String, Refused> {
+/// How a WebSocket was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// By an upgrade, with this key.
+    Upgrade(String),
+    /// By an extended CONNECT, whose stream it is.
+    Stream,
+}
+
+/// How it was asked for, if everything is as it should be. `origins`: see `RouteConfig`.
+pub fn check<B>(request: &Request<B>, origins: Option<&[String]>) -> Result<Asked, Refused> {
     let headers = request.headers();
     let refuse = |status, why| Err(Refused { status, why });
+    if is_extended_connect(request) {
+        if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+            return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Version 13 is spoken here");
+        }
+        let host = request.uri().authority().map_or("", |authority| authority.as_str());
+        if !is_allowed(headers, host, origins) {
+            return refuse(StatusCode::FORBIDDEN, "this origin may not connect here");
+        }
+        return Ok(Asked::Stream);
+    }
     if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
         return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket route: ask for an upgrade");
     }
@@ -46,12 +67,17 @@ pub fn check<B>(request: &Request<B>, origins: Option<&[String]>) -> Result<Stri
     if !is_allowed(headers, host, origins) {
         return refuse(StatusCode::FORBIDDEN, "this origin may not connect here");
     }
-    Ok(key.to_owned())
+    Ok(Asked::Upgrade(key.to_owned()))
 }
 
 /// Whether this asks for a WebSocket at all, however well.
 pub fn is_asked<B>(request: &Request<B>) -> bool {
-    has_token(request.headers(), &header::UPGRADE, "websocket")
+    is_extended_connect(request) || has_token(request.headers(), &header::UPGRADE, "websocket")
+}
+
+fn is_extended_connect<B>(request: &Request<B>) -> bool {
+    let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    request.method() == Method::CONNECT && protocol == Some("websocket")
 }
 
 /// The server's answer to a key (RFC 6455 section 4.2.2).
@@ -114,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_rfc_is_accepted() {
-        let key = check(&request(|_| {}), None).unwrap();
+        let Ok(Asked::Upgrade(key)) = check(&request(|_| {}), None) else { panic!("it is as it should be") };
         assert_eq!(accept_key(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 

@@ -4,6 +4,10 @@
 //! writers never mix. While nothing waits, a write goes directly to the socket and leaves no trace in memory; only a
 //! client that does not read owns a queue, and only its own task empties that.
 
+mod line;
+mod packer;
+mod queue;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -11,14 +15,15 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prometheus::IntGauge;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::ReadBuf;
 
+pub use self::line::{Line, Stream};
+pub use self::packer::Packer;
+use self::queue::{Queue, Waiting};
 use crate::config::Overflow;
 use crate::message::{Close, Closer, Message, Position, Publication, SessionId, TopicName};
-use crate::metrics::Metrics;
 use crate::upstream::Reply;
-use crate::wire::deflate::{self, Compression, Context as Window, Sizes};
+use crate::wire::deflate::{self, Compression};
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ const SLICES: usize = 64;
 
 pub struct Outbox {
     pub id: SessionId,
-    socket: OwnedWriteHalf,
+    line: Line,
     /// Bytes that may wait.
     limit: usize,
     overflow: Overflow,
@@ -68,36 +73,6 @@ pub struct Outbox {
     by_hand: bool,
     packer: Option<Box<Packer>>,
     state: Mutex<State>,
-}
-
-/// Compresses what goes to a client that has agreed on it.
-pub struct Packer {
-    how: Compression,
-    /// Where messages refer to those before them; locked while the outbox's state is, so that they are compressed in the
-    /// order in which they are written.
-    window: Option<Mutex<Window>>,
-    metrics: Arc<Metrics>,
-    sessions: IntGauge,
-}
-
-impl Packer {
-    /// `takeover`: messages refer to those before them. `sessions` counts this one as long as it lasts.
-    pub fn new(how: Compression, takeover: bool, metrics: Arc<Metrics>, sessions: IntGauge) -> Self {
-        sessions.inc();
-        Self { how, window: takeover.then(Mutex::default), metrics, sessions }
-    }
-
-    fn count(&self, sizes: Sizes) {
-        let (plain, compressed) = &self.metrics.compressed;
-        plain.inc_by(sizes.plain);
-        compressed.inc_by(sizes.compressed);
-    }
-}
-
-impl Drop for Packer {
-    fn drop(&mut self) {
-        self.sessions.dec();
-    }
 }
 
 /// A delivery that the session decides on; no publication: it was sent directly.
@@ -120,38 +95,21 @@ struct State {
     /// The session's task.
     waker: Option<Waker>,
     over: bool,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    bytes: usize,
-    /// Deliveries wait here until the event that subscribed has written its own messages.
-    held: Option<Vec<Waiting>>,
-    /// How many want that.
-    holds: u32,
-}
-
-struct Waiting {
-    frames: Bytes,
-    messages: u32,
-    /// The first of these frames is partly written already: dropping it would break the stream.
-    begun: bool,
-    /// The session's own event wrote it, not somebody else's publication.
-    own: bool,
+    /// Nothing more will be written.
+    finished: bool,
 }
 
 impl Outbox {
     /// `limit` is what may wait for the client, in bytes.
     pub fn new(
         id: SessionId,
-        socket: OwnedWriteHalf,
+        line: Line,
         limit: usize,
         overflow: Overflow,
         by_hand: bool,
         packer: Option<Packer>,
     ) -> Self {
-        Self { id, socket, limit, overflow, by_hand, packer: packer.map(Box::new), state: Mutex::default() }
+        Self { id, line, limit, overflow, by_hand, packer: packer.map(Box::new), state: Mutex::default() }
     }
 
     /// How deliveries can be compressed once for all who share them. None: they are not, or each session has a window of
@@ -311,6 +269,7 @@ impl Outbox {
         queue.bytes += rest.frames.len();
         queue.waiting.push_back(rest);
         state.wake();
+        self.line.wake();
         Written::Queued
     }
 
@@ -387,6 +346,7 @@ impl Outbox {
             state.queue = None;
         } else {
             state.wake();
+            self.line.wake();
         }
     }
 
@@ -398,21 +358,21 @@ impl Outbox {
                 state.waker = Some(context.waker().clone());
             }
             let Some(queue) = &mut state.queue else {
-                return Poll::Ready(Ok(()));
+                return self.line.poll_flush(context);
             };
             if queue.waiting.is_empty() {
                 if queue.held.is_none() {
                     state.queue = None;
                 }
-                return Poll::Ready(Ok(()));
+                return self.line.poll_flush(context);
             }
             let slices: Vec<IoSlice<'_>> = queue.waiting.iter().take(SLICES).map(|w| IoSlice::new(&w.frames)).collect();
-            match self.socket.try_write_vectored(&slices) {
-                Ok(sent) => queue.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            match self.line.try_write_vectored(context, &slices) {
+                Ok(0) => {
                     drop(state);
-                    ready!(self.socket.as_ref().poll_write_ready(context))?;
+                    ready!(self.line.poll_writable(context))?;
                 }
+                Ok(sent) => queue.advance(sent),
                 Err(error) => {
                     state.end();
                     return Poll::Ready(Err(error));
@@ -500,19 +460,55 @@ impl Outbox {
             let queue = state.queue.get_or_insert_default();
             queue.bytes += rest.len();
             queue.waiting.push_back(Waiting { frames: rest, messages: 0, begun: true, own: true });
+            self.line.wake();
         }
     }
 
     /// Tells the client that nothing more will come.
-    pub fn shutdown(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(self.socket.as_ref(), rustix::net::Shutdown::Write)?)
+    pub fn poll_shutdown(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line.poll_shutdown(context)
+    }
+
+    /// Bytes of the client, where what carries them is no plain socket.
+    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.line.poll_read(context, buffer)
+    }
+
+    /// Takes what waits for the client, at most `limit` bytes unless the first piece alone is longer. None: the session is
+    /// over, and nothing waits.
+    pub fn poll_fetch(&self, context: &mut Context<'_>, limit: usize) -> Poll<Option<Vec<Bytes>>> {
+        let mut state = self.state.lock();
+        let mut fetched = Vec::new();
+        if let Some(queue) = &mut state.queue {
+            let mut bytes = 0;
+            while let Some(front) = queue.waiting.front()
+                && (fetched.is_empty() || bytes + front.frames.len() <= limit)
+            {
+                bytes += front.frames.len();
+                fetched.extend(queue.waiting.pop_front().map(|waiting| waiting.frames));
+            }
+            queue.bytes -= bytes;
+        }
+        if !fetched.is_empty() {
+            // The session's task may wait for room.
+            state.wake();
+            return Poll::Ready(Some(fetched));
+        }
+        if state.finished {
+            return Poll::Ready(None);
+        }
+        self.line.await_more(context);
+        Poll::Pending
+    }
+
+    /// Whoever fetches finds the end when it has fetched the rest.
+    pub fn finish(&self) {
+        self.state.lock().finished = true;
+        self.line.wake();
     }
 
     fn try_write(&self, frames: &[u8]) -> io::Result<usize> {
-        match self.socket.try_write(frames) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
-        }
+        self.line.try_write(frames)
     }
 }
 
@@ -536,22 +532,5 @@ impl State {
     fn end(&mut self) {
         self.over = true;
         self.wake();
-    }
-}
-
-impl Queue {
-    fn advance(&mut self, mut sent: usize) {
-        self.bytes -= sent;
-        while let Some(front) = self.waiting.front_mut() {
-            if sent < front.frames.len() {
-                if sent > 0 {
-                    let _ = front.frames.split_to(sent);
-                    front.begun = true;
-                }
-                return;
-            }
-            sent -= front.frames.len();
-            self.waiting.pop_front();
-        }
     }
 }
