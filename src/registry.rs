@@ -64,6 +64,13 @@ impl Registry {
         }
     }
 
+    /// The session is its user's no more, and can be found by its number alone.
+    pub fn forget(&self, session: SessionId, user: Option<&Arc<str>>) {
+        if let Some(user) = user {
+            self.forget_user(session, user);
+        }
+    }
+
     /// The session has another user now.
     pub fn change_user(&self, outbox: &Arc<Outbox>, from: Option<&Arc<str>>, to: Option<&Arc<str>>) {
         if let Some(user) = from {

@@ -10,7 +10,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
 use crate::config::{
-    CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig,
+    CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig, Transport,
 };
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
@@ -34,6 +34,7 @@ pub struct Route {
 pub struct Rules {
     /// None: only the host that the client asked.
     pub origins: Option<Vec<String>>,
+    pub transports: Transports,
     /// Lower case.
     pub keep_headers: Vec<String>,
     pub subprotocols: Vec<String>,
@@ -69,6 +70,14 @@ pub struct Counters {
     pub compressed_sessions: IntGauge,
 }
 
+/// How clients may connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Transports {
+    pub websocket: bool,
+    pub sse: bool,
+    pub long_poll: bool,
+}
+
 /// A token bucket's shape: messages a second, and messages at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -81,6 +90,11 @@ impl Rules {
         let limits = &config.limits;
         Self {
             origins: config.origins.clone(),
+            transports: Transports {
+                websocket: config.transports.contains(&Transport::Websocket),
+                sse: config.transports.contains(&Transport::Sse),
+                long_poll: config.transports.contains(&Transport::LongPoll),
+            },
             keep_headers: config.keep_headers.iter().map(|header| header.to_ascii_lowercase()).collect(),
             subprotocols: config.subprotocols.clone(),
             outbound: config.outbound,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redis::Value;
 
-use super::{Applier, Refused, act_on, framed};
+use super::{Applier, Refused, act_on, asks, framed};
 use crate::config::RedisGone;
 use crate::hub::HubIntake;
 use crate::message::{Close, Message, SessionId, TopicName};
@@ -13,7 +13,7 @@ use crate::plugin::Remote;
 use crate::redis::{Fault, Intake};
 
 /// The first byte of what nodes tell each other.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const TEXT: u8 = 0;
 const BINARY: u8 = 1;
 const SUBSCRIBE: u8 = 2;
@@ -103,9 +103,18 @@ impl Applier {
     }
 
     /// Another node asks for something; or this one, which has done it already.
-    fn asked(&self, channel: &str, payload: Vec<u8>) {
+    fn asked(self: &Arc<Self>, channel: &str, payload: Vec<u8>) {
         let Some(redis) = &self.node.redis else { return };
-        let Some((from, number, remote)) = read(payload) else {
+        let remote = match payload.first_chunk::<2>() {
+            Some(&[VERSION, kind @ (asks::ASK | asks::ANSWER)]) => {
+                if self.hear(kind, Bytes::from(payload).slice(2..)) {
+                    return;
+                }
+                None
+            }
+            _ => read(payload),
+        };
+        let Some((from, number, remote)) = remote else {
             if redis.metrics.redis_unreadable.get() == 0 {
                 tracing::error!(channel, "what another node says cannot be read: are all of one version?");
             }

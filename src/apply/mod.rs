@@ -1,6 +1,7 @@
 //! Applies the effects that reach beyond one session: publications, users, other sessions, presence.
 
 mod across;
+mod asks;
 
 use std::sync::{Arc, Weak};
 
@@ -43,6 +44,7 @@ pub enum Refused {
 pub struct Applier {
     pub node: Arc<Node>,
     claims: ArcSwap<Vec<Claim>>,
+    asks: asks::Asks,
 }
 
 /// The topics that a route answers for.
@@ -54,7 +56,7 @@ pub struct Claim {
 impl Applier {
     /// Nothing is claimed yet. Joins and leaves are told to its hooks from now on.
     pub fn new(node: Arc<Node>) -> Arc<Self> {
-        let applier = Arc::new(Self { node, claims: ArcSwap::default() });
+        let applier = Arc::new(Self { node, claims: ArcSwap::default(), asks: asks::Asks::default() });
         let watcher: Weak<dyn Watcher> = Arc::<Self>::downgrade(&applier);
         applier.node.presence.watch(watcher);
         applier

@@ -102,7 +102,12 @@ impl Default for HttpConfig {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
+    /// RFC 6455, and RFC 8441 on HTTP/2.
     Websocket,
+    /// Server-Sent Events: a GET that accepts `text/event-stream`; the client's own messages come by POST.
+    Sse,
+    /// One request after the other; the client's own messages come by POST.
+    LongPoll,
 }
 
 fn websocket_only() -> Vec<Transport> {

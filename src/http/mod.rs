@@ -1,6 +1,7 @@
 //! HTTP requests: match the route, ask `authenticate`, choose the transport, answer.
 
 mod plain;
+mod requests;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -88,11 +89,17 @@ impl Http {
                 let parameters =
                     found.params.iter().map(|(name, value)| (name.into(), decode_segment(value))).collect();
                 let name = route.route.name.clone();
-                let handled = !websocket::is_asked(&request) && route.chain.load().has(Hook::Http);
-                let answered = match handled {
-                    // Boxed, as its future is the larger one and upgrades are many.
-                    true => Box::pin(self.plain(request, peer, route, parameters)).await,
-                    false => self.upgrade(request, (peer, permit), route, parameters).await,
+                let has_http = route.chain.load().has(Hook::Http);
+                let transports = route.route.rules().transports;
+                // Boxed, as these futures are the larger ones and upgrades are many.
+                let answered = match requests::purpose(&request, transports, has_http) {
+                    Some(purpose) => {
+                        Box::pin(self.by_requests(request, (peer, permit), route, parameters, purpose)).await
+                    }
+                    None if has_http && !websocket::is_asked(&request) => {
+                        Box::pin(self.plain(request, peer, route, parameters)).await
+                    }
+                    None => self.upgrade(request, (peer, permit), route, parameters).await,
                 };
                 (name, answered)
             }
@@ -114,6 +121,9 @@ impl Http {
         route: Arc<RouteChain>,
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Result<Response<Body>, Refusal> {
+        if !route.route.rules().transports.websocket {
+            return Err(plain::refusal(StatusCode::NOT_ACCEPTABLE, "WebSockets are not spoken here"));
+        }
         let checked = websocket::check(&request, route.route.rules().origins.as_deref());
         if let Err(refused) = checked.as_ref()
             && (refused.status != StatusCode::UPGRADE_REQUIRED || request.method() != Method::GET)

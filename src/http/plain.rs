@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -14,7 +15,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{Http, Introduced, headers};
-use crate::config::HttpConfig;
 use crate::plugin::{Effect, Effects, Event, Failure, Hook, HttpAnswer, HttpRequest, RouteChain};
 use crate::reply::{Body, Refusal, internal, text, unavailable, unavailable_for};
 use crate::state::{Handshake, SessionState};
@@ -46,8 +46,8 @@ impl Http {
         let _place =
             route.route.enter_request().ok_or_else(|| unavailable("the route has as many requests as it may"))?;
         let config = route.route.rules().http;
+        let authority = authority(&request)?;
         let (mut parts, body) = request.into_parts();
-        let authority = authority(&parts)?;
         if !websocket::is_allowed(&parts.headers, &authority, route.route.rules().origins.as_deref()) {
             return Err(refusal(StatusCode::FORBIDDEN, "this origin may not ask here"));
         }
@@ -69,7 +69,7 @@ impl Http {
         let response_headers = std::mem::take(&mut event.effects.response.headers);
         let now = self.applier.node.clock.unix();
         introduce(&mut parts.headers, admitted.as_deref(), &event.effects, &named, (peer, now))?;
-        let body = read(body, &config).await?;
+        let body = read(body, config.body.0, config.body_timeout.0).await?;
         let head = parts.method == Method::HEAD;
         let request = HttpRequest {
             target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).into(),
@@ -110,11 +110,13 @@ impl Http {
 }
 
 /// The host that was asked. Two of them, or none in HTTP/1.1, would be two opinions on where the request belongs.
-fn authority(parts: &Parts) -> Result<String, Refusal> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
+pub(super) fn authority<B>(request: &Request<B>) -> Result<String, Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().map(str::to_owned).ok(),
-        (None, _) if parts.version < hyper::Version::HTTP_11 => Some(String::new()),
+        // HTTP/2 names it in the target.
+        (None, _) if request.version() == hyper::Version::HTTP_2 => request.uri().authority().map(ToString::to_string),
+        (None, _) if request.version() < hyper::Version::HTTP_11 => Some(String::new()),
         _ => None,
     }
     .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "one Host header is needed"))
@@ -182,13 +184,13 @@ fn json(map: &serde_json::Map<String, serde_json::Value>) -> String {
     serde_json::to_string(map).unwrap_or_default().replace('\x7f', "\\u007f")
 }
 
-async fn read(body: Incoming, config: &HttpConfig) -> Result<Bytes, Refusal> {
-    let limit = config.body.0;
+/// The whole body: `limit` bytes at most, within this time.
+pub(super) async fn read(body: Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
     let too_large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("a request may have {limit} bytes here"));
     if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limit {
         return Err(too_large());
     }
-    match tokio::time::timeout(config.body_timeout.0, Limited::new(body, limit).collect()).await {
+    match tokio::time::timeout(within, Limited::new(body, limit).collect()).await {
         Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")),
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -213,6 +215,6 @@ fn respond(answer: HttpAnswer, head: bool, more: Vec<(Box<str>, Box<str>)>) -> R
     response
 }
 
-fn refusal(status: StatusCode, why: &str) -> Refusal {
+pub(super) fn refusal(status: StatusCode, why: &str) -> Refusal {
     Refusal { status, why: why.to_owned(), headers: Vec::new() }
 }

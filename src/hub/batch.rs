@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::audience::{Audience, Shaped};
+use super::audience::Shaped;
 use super::topic::{Group, Subscriber};
-use crate::message::{Close, Closer, Message, Publication, SessionId};
+use crate::message::{Close, Closer, Publication, SessionId};
 use crate::metrics::Metrics;
-use crate::outbox::{Request, Written};
+use crate::outbox::{Offer, Request, Written};
 use crate::wire;
 use crate::wire::deflate::{self, Compression};
 
@@ -45,7 +45,7 @@ pub enum Shape {
     /// Frames of its own.
     Frames(Frames),
     /// Each session decides for itself. None: nothing.
-    OneByOne(Vec<Option<(Arc<Publication>, Message)>>, Option<usize>),
+    OneByOne(Vec<Option<Offer>>, Option<usize>),
 }
 
 /// What all groups of a topic's subscribers get; by default what was published.
@@ -84,11 +84,12 @@ impl Batch {
         let mut shapes = Shapes { made: vec![Shape::Common], of: Vec::with_capacity(groups.len()) };
         for (place, group) in groups.iter().enumerate() {
             let made = match group {
-                Some(group) if group.audience.is_special() => {
-                    let same = |one: &Option<Group>| one.as_ref().is_some_and(|one| one.has_audience(&group.audience));
+                Some(group) if group.needs_publications() => {
+                    let like = |one: &Group| one.by_hand == group.by_hand && one.has_audience(&group.audience);
+                    let same = |one: &Option<Group>| one.as_ref().is_some_and(like);
                     match groups[..place].iter().position(same) {
                         Some(known) => shapes.of[known],
-                        None => shapes.push(self.shape(&*group.audience).await),
+                        None => shapes.push(self.shape(group).await),
                     }
                 }
                 _ => 0,
@@ -116,16 +117,16 @@ impl Batch {
     }
 
     /// Asks an audience what it gets.
-    async fn shape(&self, audience: &dyn Audience) -> Shape {
-        let count = self.common.ends.len();
+    async fn shape(&self, group: &Group) -> Shape {
+        let (audience, count) = (&*group.audience, self.common.ends.len());
         // An audience that has become a special one only now has nothing to make its frames of, in this round.
         if self.publications.len() < count || self.publications.iter().any(Option::is_none) {
-            return Shape::Common;
+            return if group.by_hand { self.unframed() } else { Shape::Common };
         }
         let (mut messages, mut lost) = (Vec::with_capacity(count), None);
         for (index, publication) in self.publications.iter().flatten().enumerate() {
             match audience.shape(publication).await {
-                Shaped::Message(message) => messages.push(Some((publication.clone(), message))),
+                Shaped::Message(message) => messages.push(Some((Some(publication.clone()), message))),
                 Shaped::Nothing => messages.push(None),
                 Shaped::Lost => {
                     lost = Some(index);
@@ -134,7 +135,7 @@ impl Batch {
             }
         }
         messages.resize(count, None);
-        if audience.one_by_one() {
+        if group.by_hand || audience.one_by_one() {
             return Shape::OneByOne(messages, lost);
         }
         let (mut bytes, mut ends) = (Vec::with_capacity(self.common.bytes.len()), Vec::with_capacity(count));
@@ -145,6 +146,17 @@ impl Batch {
             ends.push(bytes.len() as u32);
         }
         Shape::Frames(Frames { bytes: bytes.into(), ends, lost, ready: false })
+    }
+
+    /// The messages in the common frames, for sessions that write their own.
+    fn unframed(&self) -> Shape {
+        let mut rest = &self.common.bytes[..];
+        let message = |index: usize| {
+            let message = wire::take_message(&mut rest)?;
+            let publication = self.publications.get(index).cloned().flatten();
+            Some((publication, message))
+        };
+        Shape::OneByOne((0..self.common.ends.len()).map(message).collect(), None)
     }
 
     pub fn deliver(&self, subscriber: &Subscriber, shapes: &Shapes, tally: &mut Tally) {
@@ -169,7 +181,7 @@ impl Batch {
                     if let Some((publication, message)) = one
                         && !self.excluded.contains(&(index, session))
                     {
-                        let written = subscriber.outbox.offer(Some(publication.clone()), message.clone());
+                        let written = subscriber.outbox.offer(publication.clone(), message.clone());
                         tally.count(written, 1);
                     }
                 }

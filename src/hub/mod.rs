@@ -210,7 +210,7 @@ impl Hub {
             Arc::default()
         });
         let from = entry.pending.lock().next();
-        let audience = entry.audiences.lock().enter(audience, outbox.shared_compression());
+        let audience = entry.audiences.lock().enter(audience, outbox);
         let slot = entry.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from, audience });
         self.metrics.subscriptions.inc();
         Ok((Subscription { topic: topic.clone(), slot }, page))

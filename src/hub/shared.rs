@@ -147,7 +147,7 @@ impl Hub {
         }
         let enter = |state: &State| {
             let from = topic.pending.lock().next();
-            let audience = topic.audiences.lock().enter(audience, outbox.shared_compression());
+            let audience = topic.audiences.lock().enter(audience, outbox);
             let slot = topic.subscribers.lock().insert(Subscriber { outbox: outbox.clone(), from, audience });
             self.metrics.subscriptions.inc();
             (Subscription { topic: name.clone(), slot }, state.follow.at())

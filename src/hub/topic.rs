@@ -42,6 +42,8 @@ pub(super) struct Audiences(Vec<Option<(Group, usize)>>);
 pub(super) struct Group {
     pub audience: Arc<dyn Audience>,
     pub compression: Option<Compression>,
+    /// Each session writes its own, whatever the route does: its transport has no frames that are shared.
+    pub by_hand: bool,
 }
 
 pub(super) struct Subscriber {
@@ -59,7 +61,12 @@ impl Group {
 
     /// Whether it gets other bytes than what lies in the pending buffer.
     pub fn is_special(&self) -> bool {
-        self.compression.is_some() || self.audience.is_special()
+        self.compression.is_some() || self.needs_publications()
+    }
+
+    /// Whether they are made of the publications themselves.
+    pub fn needs_publications(&self) -> bool {
+        self.by_hand || self.audience.is_special()
     }
 }
 
@@ -140,22 +147,24 @@ impl Subscribers {
 
 impl Audiences {
     /// The place of a group, which has one subscriber more from now on.
-    pub fn enter(&mut self, audience: &Arc<dyn Audience>, compression: Option<Compression>) -> u32 {
+    pub fn enter(&mut self, audience: &Arc<dyn Audience>, outbox: &Outbox) -> u32 {
+        let (compression, by_hand) = (outbox.shared_compression(), outbox.by_hand());
         let same = |known: &Option<(Group, usize)>| {
-            known.as_ref().is_some_and(|(known, _)| known.compression == compression && known.has_audience(audience))
+            let like = |known: &Group| known.compression == compression && known.by_hand == by_hand;
+            known.as_ref().is_some_and(|(known, _)| like(known) && known.has_audience(audience))
         };
         let place = self.0.iter().position(same).or_else(|| self.0.iter().position(Option::is_none));
         let place = place.unwrap_or_else(|| {
             self.0.push(None);
             self.0.len() - 1
         });
-        self.0[place].get_or_insert_with(|| (Group { audience: audience.clone(), compression }, 0)).1 += 1;
+        self.0[place].get_or_insert_with(|| (Group { audience: audience.clone(), compression, by_hand }, 0)).1 += 1;
         place as u32
     }
 
     /// Whether some need the publications themselves, to make frames of their own.
     pub fn has_special(&self) -> bool {
-        self.0.iter().flatten().any(|(group, _)| group.audience.is_special())
+        self.0.iter().flatten().any(|(group, _)| group.needs_publications())
     }
 
     /// The groups that get other bytes than the others, each at its place.

@@ -3,11 +3,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::OwnedWriteHalf;
+
+use super::Mailbox;
 
 /// A stream of bytes both ways that is no plain socket: TLS, or a stream of an HTTP/2 connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,8 +23,8 @@ pub enum Line {
     /// What is written waits in the queue until the session's own task hands it on: a record of TLS, or a frame of HTTP/2,
     /// then holds all that came together.
     Stream(Mutex<Flushed>),
-    /// What is written waits in the queue until it is fetched, as the body of a response.
-    Fetched(Mutex<Option<Waker>>),
+    /// What is written waits in the queue until a request of the client's fetches it.
+    Fetched(Box<Mailbox>),
 }
 
 /// A stream, and whether it has been flushed since the last write.
@@ -34,10 +36,6 @@ pub struct Flushed {
 impl Line {
     pub fn stream(stream: Box<dyn Stream>) -> Self {
         Self::Stream(Mutex::new(Flushed { stream, dirty: false }))
-    }
-
-    pub fn fetched() -> Self {
-        Self::Fetched(Mutex::default())
     }
 
     /// What the kernel takes at once; nothing where the line is no plain socket.
@@ -108,19 +106,24 @@ impl Line {
         }
     }
 
+    pub(super) fn mailbox(&self) -> Option<&Mailbox> {
+        match self {
+            Self::Fetched(mailbox) => Some(mailbox),
+            Self::Tcp(_) | Self::Stream(_) => None,
+        }
+    }
+
     /// Whoever fetches has something to do.
     pub(super) fn wake(&self) {
-        if let Self::Fetched(waker) = self
-            && let Some(waker) = waker.lock().take()
-        {
-            waker.wake();
+        if let Self::Fetched(mailbox) = self {
+            mailbox.wake();
         }
     }
 
     /// Whom to wake when there is something to fetch. Called while the outbox's state is locked, so nothing is missed.
     pub(super) fn await_more(&self, context: &Context<'_>) {
-        if let Self::Fetched(waker) = self {
-            *waker.lock() = Some(context.waker().clone());
+        if let Self::Fetched(mailbox) = self {
+            mailbox.await_more(context);
         }
     }
 }

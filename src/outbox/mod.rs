@@ -5,6 +5,7 @@
 //! client that does not read owns a queue, and only its own task empties that.
 
 mod line;
+mod mailbox;
 mod packer;
 mod queue;
 
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 
 pub use self::line::{Line, Stream};
+pub use self::mailbox::{Answer, Ask, Mailbox, Secret};
 pub use self::packer::Packer;
 use self::queue::{Queue, Waiting};
 use crate::config::Overflow;
@@ -50,6 +52,8 @@ pub enum Request {
     Gap(TopicName, Option<Position>),
     /// An upstream's answer, for this plugin and under this tag.
     Reply(Arc<str>, Box<str>, Reply),
+    /// A message of the client's, which came by a request of its own.
+    Posted(Message),
 }
 
 /// A request that was not taken: too many wait already.
@@ -97,6 +101,8 @@ struct State {
     over: bool,
     /// Nothing more will be written.
     finished: bool,
+    /// Whoever fetches knows that.
+    told: bool,
 }
 
 impl Outbox {
@@ -411,6 +417,20 @@ impl Outbox {
         Ok(())
     }
 
+    /// The same for several, of which all are taken or none. False: the session is over.
+    fn request_all(&self, requests: impl ExactSizeIterator<Item = Request>) -> Result<bool, Busy> {
+        let mut state = self.state.lock();
+        if state.over {
+            return Ok(false);
+        }
+        if state.requests.len() + requests.len() > REQUESTS + REPLIES {
+            return Err(Busy);
+        }
+        state.requests.extend(requests);
+        state.wake();
+        Ok(true)
+    }
+
     /// What was asked since the last call, for the session's own task.
     pub fn requests(&self) -> Vec<Request> {
         let mut state = self.state.lock();
@@ -474,6 +494,16 @@ impl Outbox {
         self.line.poll_read(context, buffer)
     }
 
+    /// Where the client's requests find this session, if it comes by requests.
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        self.line.mailbox()
+    }
+
+    /// Whether something waits for the client.
+    pub fn is_waiting(&self) -> bool {
+        self.state.lock().queue.as_ref().is_some_and(|queue| !queue.waiting.is_empty())
+    }
+
     /// Takes what waits for the client, at most `limit` bytes unless the first piece alone is longer. None: the session is
     /// over, and nothing waits.
     pub fn poll_fetch(&self, context: &mut Context<'_>, limit: usize) -> Poll<Option<Vec<Bytes>>> {
@@ -495,9 +525,21 @@ impl Outbox {
             return Poll::Ready(Some(fetched));
         }
         if state.finished {
+            state.told = true;
+            state.wake();
             return Poll::Ready(None);
         }
         self.line.await_more(context);
+        Poll::Pending
+    }
+
+    /// Ready when whoever fetches has found the end.
+    pub fn poll_told(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.told {
+            return Poll::Ready(());
+        }
+        state.waker = Some(context.waker().clone());
         Poll::Pending
     }
 

@@ -12,7 +12,6 @@ use crate::plugin::{Effect, Effects, Event, Hook, Patience, Subscribe, Subscript
 use crate::presence::Member;
 use crate::state::{SessionState, Subscribed, Timer};
 use crate::tap::Note;
-use crate::wire;
 
 /// A timer that sets itself again and again must not keep a thread busy.
 const TIMER_MIN: Duration = Duration::from_millis(10);
@@ -103,7 +102,7 @@ impl Session {
         before: usize,
     ) {
         if !self.outbox.by_hand() || !work.chain.has(Hook::Outbound) {
-            wire::message(work.out, message.as_ref());
+            self.encode(work.out, publication, message.as_ref());
             return;
         }
         match work.chain.outbound(event, publication, message, before).await {
@@ -111,7 +110,7 @@ impl Session {
                 let asked = event.as_mut().map(|event| std::mem::take(&mut event.effects.list)).unwrap_or_default();
                 asked.into_iter().for_each(|effect| self.apply_local(event, effect));
                 if let Some(message) = passed {
-                    wire::message(work.out, message.as_ref());
+                    self.encode(work.out, publication, message.as_ref());
                 }
             }
             Err(failure) => {
@@ -251,6 +250,7 @@ impl Session {
     ) -> Result<(), Refused> {
         let Subscribe { topic, presence, since } = subscribe;
         let Some(state) = state(event) else { return Ok(()) };
+        let since = since.or_else(|| self.format.resumes(&topic));
         if !std::mem::replace(&mut self.holds, true) {
             self.outbox.hold();
         }
@@ -258,7 +258,9 @@ impl Session {
         let node = &self.applier.node;
         let from = match since {
             Some(since) => From::Since(since),
-            None if tells && node.rules.of(topic.as_str()).retention.size > 0 => From::Position,
+            None if (tells || self.format.counts()) && node.rules.of(topic.as_str()).retention.size > 0 => {
+                From::Position
+            }
             None => From::Now,
         };
         let page = match state.subscriptions.iter().position(|one| one.subscription.topic == topic) {
@@ -286,6 +288,11 @@ impl Session {
             node.presence.settled(&topic).await;
         }
         let position = page.as_ref().map(|page| page.position);
+        if let Some(page) = &page {
+            // Until what was missed is delivered the client stands where it stood.
+            let stands = since.filter(|_| page.complete).unwrap_or(page.position);
+            self.format.stands(&topic, Some(stands));
+        }
         let what = match page.filter(|_| since.is_some()) {
             None => SubscriptionEvent::Subscribed,
             Some(page) if page.complete => {
@@ -324,6 +331,7 @@ impl Session {
             return false;
         };
         let gone = state.subscriptions.swap_remove(place);
+        self.format.stands(topic, None);
         self.applier.node.hub.unsubscribe(&gone.subscription);
         if gone.present {
             self.applier.node.presence.leave(topic, state.id);

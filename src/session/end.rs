@@ -8,7 +8,6 @@ use tokio::time::timeout;
 use super::{After, Session, Work};
 use crate::message::{Close, Closer};
 use crate::plugin::{Event, Hook};
-use crate::wire;
 
 /// How long a client may take to read what waits for it, and the close frame behind it.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -35,8 +34,12 @@ impl Session {
         self.outbox.end();
         // Others hear at once that the client has gone; that it is slow to go concerns nobody.
         self.closed(&close, by).await;
-        if by != Closer::Network {
-            self.say_goodbye(&close, by).await;
+        match by {
+            Closer::Network => self.outbox.finish(),
+            _ => self.say_goodbye(&close, by).await,
+        }
+        if self.outbox.mailbox().is_some() {
+            self.applier.node.registry.remove(self.outbox.id, None);
         }
         route.route.leave();
     }
@@ -71,7 +74,11 @@ impl Session {
         if let Some(topic) = &state.counted {
             self.applier.node.presence.leave(topic, state.id);
         }
-        self.applier.node.registry.remove(state.id, state.user.as_ref());
+        match self.outbox.mailbox() {
+            // The client's next request is still to find it, and to hear why it has ended.
+            Some(_) => self.applier.node.registry.forget(state.id, state.user.as_ref()),
+            None => self.applier.node.registry.remove(state.id, state.user.as_ref()),
+        }
     }
 
     /// RFC 6455 section 7.1.1: the close frame, then the end of what is sent, then a wait for the client's end, so that
@@ -80,10 +87,16 @@ impl Session {
         let mut frame = Vec::new();
         match by {
             // Its own code is the answer to a client's close.
-            Closer::Client => wire::close(&mut frame, &Close::new(close.code, "")),
-            _ => wire::close(&mut frame, close),
+            Closer::Client => self.format.close(&mut frame, &Close::new(close.code, "")),
+            _ => self.format.close(&mut frame, close),
         }
         self.outbox.write_last(&frame);
+        if let Some(mailbox) = self.outbox.mailbox() {
+            mailbox.close(close);
+            self.outbox.finish();
+            let _ = timeout(FLUSH, poll_fn(|context| self.outbox.poll_told(context))).await;
+            return;
+        }
         let flushed = timeout(FLUSH, poll_fn(|context| self.outbox.poll_flush(context))).await;
         if !matches!(flushed, Ok(Ok(()))) {
             return;

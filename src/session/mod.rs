@@ -6,6 +6,7 @@
 
 mod effects;
 mod end;
+mod format;
 mod limit;
 mod reader;
 mod turn;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use self::format::Format;
+pub use self::format::Kind;
 use self::reader::Reader;
 use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
-use crate::outbox::{Line, Outbox, Packer, Request, Stream};
+use crate::outbox::{Line, Mailbox, Outbox, Packer, Request, Stream};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
@@ -28,7 +31,7 @@ use crate::source::{Alarm, Clock};
 use crate::state::SessionState;
 use crate::transport::websocket::{Agreed, Decoder, Inflation};
 use crate::upstream::Reply;
-use crate::wire;
+use crate::wire::{self, Positions, events};
 
 /// Room for what one turn reads.
 const READ: usize = 16 << 10;
@@ -55,6 +58,8 @@ pub struct Begin {
 pub enum Carrier {
     Tcp(tokio::net::TcpStream),
     Stream(Box<dyn Stream>),
+    /// Requests, which find the session by its mailbox.
+    Requests(Kind, Box<Mailbox>, Positions),
 }
 
 struct Session {
@@ -63,6 +68,7 @@ struct Session {
     outbox: Arc<Outbox>,
     reader: Reader,
     decoder: Decoder,
+    format: Format,
     /// None while an event has it.
     state: Option<Box<SessionState>>,
     pulse: Pulse,
@@ -184,16 +190,49 @@ impl Waiting {
 ///
 /// The future is what an idle session is made of, so it holds nothing that is needed only at times.
 pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
+    let (session, first) = begun(begin);
+    live(session, first)
+}
+
+/// The same for a client that comes by requests, with the outbox that they fetch from. An event stream begins with what the
+/// client needs to send messages of its own; `retry` is when it should come back, in milliseconds.
+pub fn serve_requests(begin: Begin, retry: u32) -> (Arc<Outbox>, impl Future<Output = ()> + Send) {
+    let (session, first) = begun(begin);
+    let outbox = session.outbox.clone();
+    if let (Format::Requests(requests), Some(mailbox)) = (&session.format, outbox.mailbox())
+        && requests.kind == Kind::Events
+    {
+        let mut greeting = Vec::new();
+        events::greeting(&mut greeting, mailbox.token(), retry);
+        outbox.write(&greeting, 0);
+    }
+    (outbox, live(session, first))
+}
+
+async fn live(mut session: Session, first: Box<Waiting>) {
+    let (close, by) = session.run(first).await;
+    // What is left of a session's life is short, and needs more room than the life of an idle one.
+    Box::pin(session.end(close, by)).await;
+}
+
+/// A session, and what happens to it first.
+fn begun(begin: Begin) -> (Session, Box<Waiting>) {
     let Begin { carrier, read, compression, state, effects, route, applier, held } = begin;
+    let mut format = Format::WebSocket;
     let (reader, line) = match carrier {
         Carrier::Tcp(socket) => {
             let (reader, writer) = socket.into_split();
             (Reader::Tcp(reader), Line::Tcp(writer))
         }
         Carrier::Stream(stream) => (Reader::Line, Line::stream(stream)),
+        Carrier::Requests(kind, mailbox, resume) => {
+            format = Format::requests(kind, resume);
+            (Reader::Line, Line::Fetched(mailbox))
+        }
     };
     let rules = route.route.rules();
-    let by_hand = route.route.outbound;
+    // What is shared with other sessions is made for frames.
+    let by_hand = route.route.outbound || format.counts();
     let packer = compression.as_ref().map(|agreed| {
         let sessions = route.route.counters.compressed_sessions.clone();
         Packer::new(agreed.compression, agreed.server_takeover, applier.node.metrics.clone(), sessions)
@@ -210,11 +249,11 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         // The handshake was under way when the others were told.
         let _ = outbox.request(Request::RouteGone);
     }
-    let first = Box::new(Waiting::Opened(effects));
-    let mut session = Session {
+    let session = Session {
         outbox,
         reader,
         decoder: Decoder::resume(read, inflation),
+        format,
         state: Some(state),
         pulse: Pulse::new(now),
         bucket: Bucket::new(now),
@@ -228,11 +267,7 @@ pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
         route,
         _held: held,
     };
-    async move {
-        let (close, by) = session.run(first).await;
-        // What is left of a session's life is short, and needs more room than the life of an idle one.
-        Box::pin(session.end(close, by)).await;
-    }
+    (session, Box::new(Waiting::Opened(effects)))
 }
 
 impl Session {
@@ -304,6 +339,7 @@ impl Session {
         if !work.after.is_empty() {
             self.follow_up(&mut event, &mut work).await;
         }
+        self.format.tell(work.out);
         if let Some(mut event) = event {
             self.state = event.session.take();
             event.effects.clear();

@@ -222,6 +222,20 @@ impl Session {
                 Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
                 Request::Gap(topic, position) => Task::Gap(topic, position),
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
+                Request::Posted(message) => {
+                    self.pulse.heard(self.clock().now());
+                    let limit = self.route.route.rules().message_limit;
+                    if message.len() > limit {
+                        let close = Close::new(Close::TOO_BIG, &format!("the message is larger than {limit} bytes"));
+                        return Some(Next::End(close, Closer::Gateway));
+                    }
+                    if let Some(next) = self.message(message.as_ref(), scratch) {
+                        self.write_out(scratch);
+                        self.outbox.ask_again(requests);
+                        return Some(next);
+                    }
+                    continue;
+                }
             };
             if let Some(next) = self.now_or_next(task, scratch) {
                 // What earlier ones had to say; what follows may wait.
@@ -258,12 +272,15 @@ impl Session {
             Beat::Sleep(until) => until,
             Beat::Ping(until) => {
                 let mut ping = Vec::new();
-                wire::frame(&mut ping, opcode::PING, &[]);
+                self.format.ping(&mut ping);
                 self.write(&ping);
                 until
             }
             // What has arrived while this session waited for something else is an answer too.
-            Beat::Dead if self.reader.has_unread(context) => {
+            Beat::Dead
+                if self.reader.has_unread(context)
+                    || self.format.shows_life(&self.outbox, &self.route.route.rules().heartbeat, now) =>
+            {
                 self.pulse.heard(now);
                 now + self.route.route.rules().heartbeat.interval
             }

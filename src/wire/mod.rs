@@ -1,8 +1,14 @@
 //! How a message looks on the wire of each transport: what the hub encodes once and all subscribers share.
 
 pub mod deflate;
+pub mod events;
+pub mod polls;
+mod positions;
 
-use crate::message::{Close, MessageRef};
+use bytes::Bytes;
+
+pub use self::positions::Positions;
+use crate::message::{Close, Message, MessageRef};
 
 /// Frame types (RFC 6455 section 5.2).
 pub mod opcode {
@@ -67,6 +73,15 @@ fn next<'a>(frames: &mut &'a [u8]) -> Option<Framed<'a>> {
     let (whole, rest) = frames.split_at_checked(head + usize::try_from(len).ok()?)?;
     *frames = rest;
     Some(Framed { first, payload: &whole[head..], whole })
+}
+
+/// Takes the first of the messages that `message` has written; None where there is none.
+pub fn take_message(frames: &mut &[u8]) -> Option<Message> {
+    let Framed { first, payload, .. } = next(frames)?;
+    Some(match first & 0x0f {
+        opcode::TEXT => MessageRef::Text(std::str::from_utf8(payload).ok()?).to_owned(),
+        _ => Message::Binary(Bytes::copy_from_slice(payload)),
+    })
 }
 
 /// Appends a close frame. A code that must not be sent (1005, 1006) becomes a frame without a body.
