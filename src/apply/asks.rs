@@ -70,8 +70,13 @@ impl Applier {
             });
         }
         let Some(redis) = &self.node.redis else { return Ok(Answer::Gone) };
-        let wait = match &ask {
-            Ask::Poll { wait, .. } => *wait,
+        let mut ask = ask;
+        let wait = match &mut ask {
+            // Short enough for a node that dies meanwhile to be missed soon: the client's next poll is told.
+            Ask::Poll { wait, .. } => {
+                *wait = (*wait).min(redis.config.lease.0 / 2);
+                *wait
+            }
             Ask::Post(_) | Ask::Leave => Duration::ZERO,
         };
         let (tell, told) = oneshot::channel();

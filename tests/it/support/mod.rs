@@ -9,6 +9,7 @@ pub(crate) mod link;
 pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod redis;
+pub(crate) mod requests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
