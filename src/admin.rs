@@ -8,9 +8,11 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::ConfigStatus;
 use crate::drain::Drain;
+use crate::handover::Ask;
 use crate::node::Node;
 use crate::plugin::{CanaryAsk, CanaryRefused, Catalog, RecordAsk, RecordRefused};
 use crate::redis::{self, NodeStatus};
@@ -22,6 +24,8 @@ pub struct Admin {
     pub catalog: Arc<Catalog>,
     pub config: Arc<Mutex<ConfigStatus>>,
     pub drain: Drain,
+    /// Who makes upgrades.
+    pub upgrade: mpsc::Sender<Ask>,
     /// What other nodes are told of this one.
     pub status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
 }
@@ -37,6 +41,9 @@ impl Admin {
             && let Some((name, what)) = of_plugin
         {
             return Ok(self.post(&request, name, what));
+        }
+        if request.method() == Method::POST && path == "/upgrade" {
+            return Ok(self.upgrade(&request).await);
         }
         let of_route = path.strip_prefix("/routes/").and_then(|rest| rest.split_once('/'));
         if request.method() == Method::POST
@@ -61,7 +68,7 @@ impl Admin {
                 "/live\n/ready\n/metrics\n/plugins\n/config\n/topics\n/nodes\n/recordings\n".to_owned(),
             ),
             "/live" => answer(StatusCode::OK, PLAIN, "alive\n".to_owned()),
-            "/ready" if self.drain.is_draining() => {
+            "/ready" if self.drain.is_leaving() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "draining\n".to_owned())
             }
             "/ready" => match self.node.redis.as_ref().and_then(|redis| redis.trouble()) {
@@ -88,6 +95,21 @@ impl Admin {
 }
 
 impl Admin {
+    /// Answers when another process serves, or does not.
+    async fn upgrade(&self, request: &Request<Incoming>) -> Response<Body> {
+        if let Some(refused) = from_a_page(request) {
+            return refused;
+        }
+        let (ask, answered) = oneshot::channel();
+        // Who is on its way out hears nothing, and its end of the channel is gone.
+        drop(self.upgrade.send(ask).await);
+        match answered.await {
+            Ok(Ok(process)) => json(&serde_json::json!({ "process": process })),
+            Ok(Err(why)) => answer(StatusCode::CONFLICT, PLAIN, format!("{why}\n")),
+            _ => answer(StatusCode::CONFLICT, PLAIN, "this process is on its way out already\n".to_owned()),
+        }
+    }
+
     /// The nodes that share a Redis, or this one alone. `for=USER` puts first the node that this user's sessions had best be on.
     async fn nodes(&self, query: &str) -> Response<Body> {
         let mut user = None;

@@ -14,10 +14,12 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
 mod heartbeat;
 mod http;
 mod hub;
 mod kv;
+mod leave;
 mod listener;
 mod message;
 mod metrics;
@@ -51,21 +53,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::admin::Admin;
 use crate::apply::{Applier, NodeIntake};
 use crate::broker::{Broker, MemoryBroker, RedisBroker};
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, DrainConfig};
 use crate::drain::Drain;
+use crate::handover::{Sockets, Upgrade, systemd};
 use crate::http::Http;
 use crate::hub::Hub;
 use crate::kv::{Kv, MemoryKv, RedisKv};
 use crate::listener::Listener;
-use crate::message::{Close, Closer};
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::outbox::Request;
 use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
 use crate::redis::Redis;
 use crate::reload::Reload;
@@ -75,12 +78,11 @@ use crate::tap::Tap;
 use crate::watch::Watch;
 
 pub use crate::drain::{Signals, signals};
+pub use crate::handover::{Inherited, Program};
 pub use crate::plugin::Status;
 
 /// How often what has outlived its time is forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How often the drain looks for sessions whose handshake was under way when it began.
-const LATECOMERS: Duration = Duration::from_millis(100);
 /// How often the health of plugins is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// Connections on the admin address.
@@ -89,9 +91,11 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// A gateway, ready to serve.
 pub struct Gateway {
     handshake_timeout: Duration,
-    drain_timeout: Duration,
+    upgrade_timeout: Duration,
+    leaving: DrainConfig,
     public: Listener,
     admin: Listener,
+    predecessor: Option<Arc<handover::Predecessor>>,
     reload: Arc<Reload>,
     drain: Drain,
 }
@@ -202,23 +206,23 @@ async fn assemble(config: Config, node: Arc<Node>) -> anyhow::Result<Assembled> 
 }
 
 impl Gateway {
-    /// Loads the plugins and binds the addresses.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
+    /// Loads the plugins and binds the addresses, unless there are sockets already.
+    pub async fn build(config: Config, inherited: Inherited) -> anyhow::Result<Self> {
         let (config, node, catalog, prepared) = prepare(config).await?;
         let metrics = node.metrics.clone();
-        let public = Listener::bind("public", config.listen, config.max_connections, metrics.clone())
-            .with_context(|| in_use("listen", config.listen))?;
-        let admin = Listener::bind("admin", config.admin, ADMIN_CONNECTIONS, metrics)
-            .with_context(|| in_use("admin", config.admin))?;
+        let Inherited { public, admin, predecessor } = inherited;
+        let public = listener("public", "listen", public, config.listen, config.max_connections, &metrics)?;
+        let admin = listener("admin", "admin", admin, config.admin, ADMIN_CONNECTIONS, &metrics)?;
         let applier = Applier::new(node);
         let drain = Drain::default();
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), drain.clone()));
         applier.claim(reload::claims(&config, &prepared));
         catalog.install(prepared);
         catalog.begin_recordings();
-        let (handshake_timeout, drain_timeout) = (config.handshake_timeout.0, config.drain_timeout.0);
+        let (handshake_timeout, upgrade_timeout) = (config.handshake_timeout.0, config.upgrade_timeout.0);
+        let leaving = config.drain;
         let reload = Arc::new(Reload::new(config, catalog, http, applier));
-        Ok(Self { handshake_timeout, drain_timeout, public, admin, reload, drain })
+        Ok(Self { handshake_timeout, upgrade_timeout, leaving, public, admin, predecessor, reload, drain })
     }
 
     /// Where clients connect.
@@ -231,10 +235,14 @@ impl Gateway {
         self.admin.address()
     }
 
-    /// Serves until it is told to stop, then drains. Being told a second time ends the drain at once.
-    pub async fn run(self, signals: Signals) -> anyhow::Result<()> {
-        let Self { handshake_timeout: timeout, drain_timeout, public, admin, reload, drain } = self;
-        let Signals { mut stop, reload: mut asked } = signals;
+    /// Serves until it is told to stop or `program`, started anew, has taken over; then drains. Being told a second time
+    /// ends the drain at once.
+    pub async fn run(self, signals: Signals, program: &Program) -> anyhow::Result<()> {
+        let Self { handshake_timeout: timeout, upgrade_timeout, leaving, public, admin, predecessor, reload, drain } =
+            self;
+        let Signals { mut stop, reload: mut asked, upgrade: mut upgrades } = signals;
+        let sockets = Sockets { public: public.share()?, admin: admin.share()? };
+        let (upgrade, mut upgrades_asked) = mpsc::channel(4);
         let watch = Watch::start(reload.clone())?;
         let waker = watch.waker();
         let asking = tokio::spawn(async move {
@@ -255,14 +263,17 @@ impl Gateway {
             catalog: reload.catalog.clone(),
             config: reload.status.clone(),
             drain: drain.clone(),
+            upgrade,
             status,
         });
-        // The admin pages stay until the process ends: `/ready` must be able to say that it drains.
-        let admin = tokio::spawn(admin.serve(Drain::default(), move |stream, _, permit| {
-            let pages = pages.clone();
+        // The admin pages stay until the process ends, or another answers there: `/ready` must be able to say that it
+        // drains.
+        let replaced = Drain::default();
+        let pages_drain = replaced.clone();
+        let admin = tokio::spawn(admin.serve(replaced.clone(), move |stream, _, permit| {
+            let (pages, drain) = (pages.clone(), pages_drain.clone());
             async move {
-                let never = Drain::default();
-                server::serve(stream, timeout, &never, |request| pages.clone().answer(request)).await;
+                server::serve(stream, timeout, &drain, |request| pages.clone().answer(request)).await;
                 drop(permit);
             }
         }));
@@ -285,22 +296,66 @@ impl Gateway {
         let (doors, http) = (drain.clone(), reload.http.clone());
         let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
             let (http, drain) = (http.clone(), doors.clone());
+            let arrival = Mutex::new(Some(drain.arrive()));
             async move {
                 // An upgraded connection outlives this task: its session holds the permit then.
                 let permit = Arc::new(permit);
-                let answer = |request| http.clone().answer(request, peer.ip(), permit.clone());
+                let answer = |request| {
+                    let (arrival, answered) =
+                        (arrival.lock().take(), http.clone().answer(request, peer.ip(), permit.clone()));
+                    async move {
+                        let answered = answered.await;
+                        drop(arrival);
+                        answered
+                    }
+                };
                 server::serve(stream, timeout, &drain, answer).await;
             }
         }));
-        stop.recv().await;
+        match predecessor {
+            // It tells the service manager as well.
+            Some(predecessor) => predecessor.ready(),
+            None => systemd::ready(),
+        }
+        let upgrade = Upgrade { program, sockets, timeout: upgrade_timeout, metrics: &node.metrics };
+        let successor = handover::until_told(upgrade, &mut stop, &mut upgrades, &mut upgrades_asked).await;
+        drop(upgrades_asked);
+        drain.announce();
         let sessions = node.registry.len();
-        tracing::info!(sessions, seconds = drain_timeout.as_secs_f64(), "draining: no new sessions");
-        drain.begin();
-        public.await.context("the listener has failed")?;
+        match successor {
+            Some(process) => {
+                systemd::replaced_by(process);
+                replaced.stop_accepting();
+                replaced.begin();
+                tracing::info!(process, sessions, "handed over: draining, and another process serves");
+            }
+            None => {
+                systemd::stopping();
+                tracing::info!(sessions, seconds = leaving.timeout.0.as_secs_f64(), "draining");
+            }
+        }
+        let goodbye = async {
+            if successor.is_none() {
+                tokio::time::sleep(leaving.pause.0).await;
+            }
+            let accepted = async {
+                if public.await.is_err() {
+                    tracing::error!("the listener has failed: please report this");
+                }
+            };
+            leave::leave(&node, &drain, &leaving, accepted).await;
+        };
+        let told_again = async {
+            if successor.is_some() {
+                // The first that this process hears itself.
+                stop.recv().await;
+            }
+            stop.recv().await
+        };
         let drained = tokio::select! {
-            () = leave(&node, &drain, drain_timeout) => true,
-            () = tokio::time::sleep(drain_timeout) => false,
-            _ = stop.recv() => false,
+            () = goodbye => true,
+            () = tokio::time::sleep(leaving.timeout.0) => false,
+            _ = told_again => false,
         };
         match drained {
             true => tracing::info!("drained: every session has ended"),
@@ -336,26 +391,20 @@ impl Gateway {
     }
 }
 
-/// Publications first, then goodbyes, spread over half of the time so that the clients do not all come back at once.
-async fn leave(node: &Node, drain: &Drain, time: Duration) {
-    node.hub.flushed().await;
-    let close = Close::new(Close::RESTART, "the gateway is restarting: connect again");
-    loop {
-        let sessions = node.registry.all();
-        let pause = (time / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(Duration::from_millis(2));
-        let mut next = tokio::time::Instant::now();
-        for outbox in sessions {
-            // A close is always taken.
-            let _ = outbox.request(Request::Close(close.clone(), Closer::Gateway));
-            next += pause;
-            tokio::time::sleep_until(next).await;
-        }
-        // Whoever was at the door when it closed is a session only now, and is told then.
-        if tokio::time::timeout(LATECOMERS, drain.empty()).await.is_ok() {
-            break;
-        }
+/// Listens on an inherited socket if there is one, else on the address that the configuration has under `key`.
+fn listener(
+    name: &str,
+    key: &str,
+    inherited: Option<std::net::TcpListener>,
+    address: SocketAddr,
+    connections: usize,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Listener> {
+    match inherited {
+        Some(socket) => Listener::inherit(name, socket, connections, metrics.clone())
+            .with_context(|| format!("the inherited socket `{name}` cannot be listened to")),
+        None => Listener::bind(name, address, connections, metrics.clone()).with_context(|| in_use(key, address)),
     }
-    node.hub.flushed().await;
 }
 
 fn in_use(what: &str, address: SocketAddr) -> String {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,9 +46,29 @@ impl Listener {
         // So that a restart need not wait for the connections of the one before to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
+        Ok(Self::on(socket.listen(BACKLOG)?, name, connections, metrics))
+    }
+
+    /// The same on a socket that somebody else has bound, and may go on listening to.
+    pub fn inherit(
+        name: &str,
+        socket: std::net::TcpListener,
+        connections: usize,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::on(TcpListener::from_std(socket)?, name, connections, metrics))
+    }
+
+    fn on(listener: TcpListener, name: &str, connections: usize, metrics: Arc<Metrics>) -> Self {
         let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         let connections = metrics.connections.with_label_values(&[name]);
-        Ok(Self { listener: socket.listen(BACKLOG)?, permits, connections, metrics })
+        Self { listener, permits, connections, metrics }
+    }
+
+    /// Another descriptor of the same socket, for another process.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// The address, with the port that the system chose where 0 was asked for.
@@ -60,11 +81,11 @@ impl Listener {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let begun = drain.begun();
-        let mut begun = std::pin::pin!(begun);
+        let ends = drain.accepting_ends();
+        let mut ends = std::pin::pin!(ends);
         loop {
             let accepted = tokio::select! {
-                () = &mut begun => return,
+                () = &mut ends => return,
                 accepted = self.accept() => accepted,
             };
             let Some((stream, peer, permit)) = accepted else {

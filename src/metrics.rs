@@ -64,6 +64,7 @@ pub struct Metrics {
     pub breaker_open: IntGaugeVec,
     pub breaker_opened: IntCounterVec,
     pub config_reloads: IntCounterVec,
+    pub upgrades_failed: IntCounter,
     pub cache_errors: IntCounter,
     pub recordings: IntGaugeVec,
     pub recorded_calls: IntCounterVec,
@@ -295,6 +296,10 @@ impl Metrics {
                 "config_reloads_total",
                 "Looks at the changed configuration file, by result: applied, unchanged, refused.",
                 &["result"],
+            ),
+            upgrades_failed: make.counter(
+                "upgrades_failed_total",
+                "Upgrades whose new process did not serve: this one went on as before.",
             ),
             cache_errors: make.counter(
                 "compile_cache_errors_total",

@@ -55,7 +55,7 @@ pub fn says(node: Arc<Node>, drain: Drain, listen: Option<SocketAddr>) -> Arc<dy
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
             address: address.clone(),
-            draining: drain.is_draining(),
+            draining: drain.is_leaving(),
             started,
             sessions: node.registry.len() as u64,
             topics: node.metrics.topics.get().max(0) as u64,

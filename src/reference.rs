@@ -53,6 +53,7 @@ fn the_configuration_reference_is_what_the_sources_say() {
         ("`[[topic]]`", "TopicConfig"),
         ("`history` of a topic", "HistoryConfig"),
         ("`[[files]]`", "FilesConfig"),
+        ("`[drain]`", "DrainConfig"),
         ("`[redis]`", "RedisConfig"),
         ("`[plugin.NAME]`", "PluginConfig"),
         ("`[plugin.NAME.limits]`", "PluginLimits"),

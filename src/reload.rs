@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::apply::{Applier, Claim};
 use crate::config::{Attempt, Config, ConfigError, ConfigStatus};
 use crate::files::Files;
+use crate::handover::systemd;
 use crate::http::{Http, Site};
 use crate::message::Pattern;
 use crate::outbox::Request;
@@ -209,6 +210,8 @@ impl Watched for Reload {
     }
 
     fn load_now(&self) {
+        systemd::reloading();
         self.configuration();
+        systemd::ready();
     }
 }

@@ -22,6 +22,7 @@ mod plugin;
 mod replay;
 mod run;
 mod token;
+mod upgrade;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or ctrl-c, then drain
     Run(run::Run),
+    /// Have a running gateway replaced by the program that lies in its place now, without refusing a connection
+    Upgrade(upgrade::Upgrade),
     /// Read the configuration and load every plugin, without serving
     Check(check::Check),
     /// Look into a plugin, test it, measure it
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
     crate::plugin::compile_apart();
     let result = match cli.command {
         Command::Run(run) => run.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Check(check) => check.run(),
         Command::Plugin(plugin) => plugin.run(),
         Command::Compile { cpu_seconds, memory } => {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigArgs, LogFormat, Unusable, runtime, start_log};
 use crate::config::{Config, Overrides, Urls};
-use crate::{Gateway, signals};
+use crate::{Gateway, Inherited, Program, signals};
 
 #[derive(Args)]
 pub struct Run {
@@ -39,6 +39,18 @@ struct Given {
 
 impl Run {
     pub fn run(self) -> anyhow::Result<()> {
+        // Before this process opens a descriptor of its own.
+        let inherited = Inherited::take()?;
+        let program = Program::this();
+        let predecessor = inherited.predecessor.clone();
+        let result = self.serve(inherited, &program);
+        if let (Err(error), Some(predecessor)) = (&result, predecessor) {
+            predecessor.failed(&format!("{error:#}"));
+        }
+        result
+    }
+
+    fn serve(self, inherited: Inherited, program: &Program) -> anyhow::Result<()> {
         let Given { listen, admin, redis, advertise } = self.given;
         let overrides = Overrides { listen, admin, redis: redis.map(|url| Urls(vec![url])), advertise };
         let config = Config::load_with(&self.config.config, &overrides)?;
@@ -51,10 +63,11 @@ impl Run {
         let runtime = runtime()?;
         let result = runtime.block_on(async {
             let signals = signals()?;
-            let gateway = Gateway::build(config).await?;
+            let gateway = Gateway::build(config, inherited).await?;
             let (address, admin) = (gateway.address()?, gateway.admin_address()?);
-            tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
-            gateway.run(signals).await
+            let process = std::process::id();
+            tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), process, "listening");
+            gateway.run(signals, program).await
         });
         // Sessions that outlived the drain are broken off.
         runtime.shutdown_background();

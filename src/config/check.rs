@@ -66,6 +66,7 @@ impl Config {
             let what = format!("plugin_stack is {}: write a size from 32KiB to 1MiB", self.plugin_stack);
             return Err(source.error(at, what));
         }
+        self.check_drain(source)?;
         self.check_recordings(source)?;
         self.check_claims(source)?;
         self.check_used(source)?;

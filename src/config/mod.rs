@@ -2,6 +2,7 @@
 
 mod check;
 mod compression;
+mod drain;
 mod hosts;
 mod load;
 mod plugin;
@@ -22,6 +23,7 @@ use toml::Spanned;
 
 pub use check::is_name;
 pub use compression::CompressionConfig;
+pub use drain::DrainConfig;
 pub use hosts::HostPattern;
 pub use load::{ConfigError, plugin_file};
 pub use plugin::{
@@ -57,8 +59,8 @@ pub struct Config {
     pub max_connections: usize,
     /// From the accepted connection to the end of the request's headers.
     pub handshake_timeout: Span,
-    /// How long sessions may take to leave after SIGTERM.
-    pub drain_timeout: Span,
+    /// How long a new process may take to serve before an upgrade is given up.
+    pub upgrade_timeout: Span,
     /// How long a changed file (a plugin, this file, a secret) must look the same before it is loaded.
     pub reload_settle: Span,
     /// What all values of all plugins in the embedded key-value store may take together.
@@ -79,6 +81,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Static files. Routes come first.
     pub files: Vec<FilesConfig>,
+    /// How a gateway that is told to stop lets its clients go.
+    pub drain: DrainConfig,
     /// What several nodes share. Absent: this node stands alone.
     pub redis: Option<RedisConfig>,
     /// Settings of plugins, by name.
@@ -101,7 +105,7 @@ impl Default for Config {
             record_directory: "recordings".into(),
             max_connections: 16_384,
             handshake_timeout: seconds(10),
-            drain_timeout: seconds(10),
+            upgrade_timeout: seconds(60),
             reload_settle: Span(Duration::from_millis(200)),
             kv_memory: Size(64 << 20),
             history_memory: Size(256 << 20),
@@ -109,6 +113,7 @@ impl Default for Config {
             routes: Vec::new(),
             upstreams: Vec::new(),
             files: Vec::new(),
+            drain: DrainConfig::default(),
             redis: None,
             plugins: BTreeMap::new(),
             origin: reload::Origin::default(),

@@ -7,12 +7,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::client::{CLOSE, Client, Raw, TEXT, frame, read_frame};
+use crate::support::client::{CLOSE, Client, Raw, TEXT, frame, handshake, read_frame};
 use crate::support::guests::wat;
 use crate::support::{Gateway, PATIENCE, until};
 
 const CONFIG: &str = r#"
-drain_timeout = "8s"
+drain = { timeout = "8s" }
 
 [[route]]
 name = "echo"
@@ -99,6 +99,42 @@ async fn while_it_drains_it_says_so_and_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn before_the_first_close_it_says_that_it_leaves_and_serves_on() {
+    let config = CONFIG.replace(r#"{ timeout = "8s" }"#, r#"{ timeout = "12s", pause = "4s", retry = "30s" }"#);
+    let mut gateway = Gateway::start(&config).await;
+    let mut early = Raw::connect(gateway.address(), "/echo").await;
+    gateway.terminate();
+    until("readiness to end", || async { (gateway.admin("/ready").await.0 == 503).then_some(()) }).await;
+    // A balancer that has not looked yet sends somebody.
+    let mut late = Client::connect(&gateway.ws_url("/echo")).await;
+    assert_eq!(late.ask("here I am").await, "here I am");
+    assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+    assert_eq!(late.closed().await, Some(1012));
+    let (first, payload) = early.frame().await.unwrap();
+    assert_eq!((first, &payload[..2]), (CLOSE, RESTART));
+    let reason = std::str::from_utf8(&payload[2..]).unwrap();
+    let pause = reason.strip_prefix("the gateway is restarting: connect again; retry-after-ms=").unwrap();
+    assert!(pause.parse::<u32>().unwrap() < 30_000, "{reason}");
+    drop((early, late));
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_has_connected_and_not_asked_yet_is_answered() {
+    let mut gateway = Gateway::start(CONFIG).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    until("the connection", || async { (gateway.metric("tidegate_connections", "public").await == 1.0).then_some(()) })
+        .await;
+    gateway.terminate();
+    gateway.log_line(&["draining"]).await;
+    stream.write_all(handshake(gateway.address(), "/echo").as_bytes()).await.unwrap();
+    let mut client = Raw(stream);
+    assert!(client.head().await.starts_with("HTTP/1.1 101"));
+    assert_eq!(client.close_code().await, Some(1012));
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_waits_in_an_outbox_is_read_before_the_close() {
     const MESSAGES: usize = 1000;
     let mut gateway = Gateway::start(CONFIG).await;
@@ -134,7 +170,7 @@ async fn what_waits_in_an_outbox_is_read_before_the_close() {
 #[tokio::test]
 async fn who_is_still_at_the_door_is_told_too() {
     let config = r#"
-drain_timeout = "8s"
+drain = { timeout = "8s" }
 
 [[route]]
 name = "echo"

@@ -25,6 +25,7 @@ mod drain;
 mod effects;
 mod floors;
 mod frames;
+mod handover;
 mod handshake;
 mod hooks;
 mod hostile;

@@ -112,7 +112,8 @@ impl Gateway {
         Self { _directory: Some(directory), ..Self::run_as(command, &path, address).await }
     }
 
-    async fn run_as(mut command: Command, directory: &Path, address: &str) -> Self {
+    /// With a command of the test's own.
+    pub(crate) async fn run_as(mut command: Command, directory: &Path, address: &str) -> Self {
         let any = format!("{address}:0");
         let mut process = command
             .args(["run", "--listen", &any, "--admin", &any, "--log-format", "json"])
@@ -146,6 +147,10 @@ impl Gateway {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// `http://HOST:PORT`
@@ -207,6 +212,11 @@ impl Gateway {
         self.signal(rustix::process::Signal::HUP);
     }
 
+    /// Sends SIGUSR2.
+    pub(crate) fn upgrade(&self) {
+        self.signal(rustix::process::Signal::USR2);
+    }
+
     /// Stops the process in its tracks, as a machine does that is out of memory.
     pub(crate) fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
@@ -224,6 +234,13 @@ impl Gateway {
     /// Waits until the process has ended by itself.
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the gateway goes on").unwrap()
+    }
+
+    /// The log lines that have all of these texts, as JSON.
+    pub(crate) fn lines(&self, texts: &[&str]) -> Vec<serde_json::Value> {
+        let log = self.log.lock().unwrap();
+        let lines = log.iter().filter(|line| texts.iter().all(|text| line.contains(text)));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Whether any log line has all of these texts.
@@ -296,9 +313,11 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     children.flat_map(|all| all.split_whitespace().map(|child| child.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
-/// Whether there is such a process.
+/// Whether there is such a process, and it has not ended.
 pub(crate) fn is_running(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // One that has ended stays until its parent has looked.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Asks again and again until there is an answer: for what happens in another process, which no clock here moves.

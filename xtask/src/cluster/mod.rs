@@ -62,7 +62,7 @@ const NODES: usize = 3;
 const POLL: Duration = Duration::from_millis(50);
 /// A node compiles the plugins when it is started for the first time.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// The gateway's `drain_timeout`, and some more.
+/// The gateway's `drain.timeout`, and some more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
 /// How long a node that was killed stays away.
 const AWAY: Duration = Duration::from_secs(5);
