@@ -1,5 +1,8 @@
 //! What the configuration says of an upstream.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
