@@ -134,6 +134,10 @@ impl Breaker {
         if self.closed.load(Ordering::Relaxed) { Pass::Free } else { self.circuit.lock().pass(Instant::now()) }
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// How long nothing will be called, for those at the door. A breaker that would let a probe through bars nobody.
     pub fn bars(&self) -> Option<Duration> {
         if self.closed.load(Ordering::Relaxed) {

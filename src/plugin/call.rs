@@ -212,9 +212,15 @@ impl Content<'_> {
 
     /// For the guest's memory, without a copy in between.
     pub(super) fn lowered(&self) -> BorrowedMessage<'_> {
-        match self.as_ref() {
-            MessageRef::Text(text) => BorrowedMessage::Text(text),
-            MessageRef::Binary(bytes) => BorrowedMessage::Binary(bytes),
+        self.as_ref().into()
+    }
+}
+
+impl<'a> From<MessageRef<'a>> for BorrowedMessage<'a> {
+    fn from(message: MessageRef<'a>) -> Self {
+        match message {
+            MessageRef::Text(text) => Self::Text(text),
+            MessageRef::Binary(bytes) => Self::Binary(bytes),
         }
     }
 }

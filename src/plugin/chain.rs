@@ -143,6 +143,30 @@ impl Chain {
         Ok(replaced.map_or(Verdict::Next, Verdict::Replace))
     }
 
+    /// The same for the usual case, without a future around it: one plugin has the hook, nothing waits, nobody records or
+    /// compares. None: the event has to go the usual way, and nothing has happened. Half of what a small call costs is
+    /// saved by it.
+    pub fn inbound_now(&self, event: Slot<'_>, message: MessageRef<'_>) -> Option<Result<Verdict, Failure>> {
+        if self.tape.is_some() {
+            return None;
+        }
+        let session = handle(event);
+        let mut with = self.with(Hook::Inbound, session);
+        let (place, plugin) = match (with.next(), with.next()) {
+            (None, _) => return Some(Ok(Verdict::Next)),
+            (Some(only), None) => only,
+            (Some(_), Some(_)) => return None,
+        };
+        event.as_mut()?.place = place as u16;
+        let verdict = match plugin.inbound_now(session, message, event)? {
+            Ok(Verdict::Replace(message)) => {
+                plugin.generation.replacement(Hook::Inbound, message).map(Verdict::Replace)
+            }
+            verdict => verdict,
+        };
+        Some(verdict)
+    }
+
     /// What is to be published in the end; None: nothing.
     pub async fn publication(
         &self,

@@ -11,7 +11,7 @@ use wasmtime::Engine;
 use wasmtime::component::types::{Component as ComponentType, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
-use super::call::{Answer, Call};
+use super::call::{Answer, Call, Verdict};
 use super::encode::Form;
 use super::engine::sentence;
 use super::event::{Event, Hook, Patience};
@@ -22,7 +22,8 @@ use super::instance::Instance;
 use super::interface::{Interface, Name, no_hook};
 use super::lane::{self, Pace};
 use super::told::Told;
-use crate::message::Message;
+use super::wit::BorrowedMessage;
+use crate::message::{Message, MessageRef};
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
 /// What instances are made from.
@@ -215,19 +216,46 @@ impl Generation {
         result.map_err(|why| self.failed(hook, why))
     }
 
+    /// Calls `inbound` without a future around it. None: this call has to go the usual way, and nothing has happened.
+    pub fn inbound_now(
+        &self,
+        session: u64,
+        message: MessageRef<'_>,
+        event: &mut Option<Box<Event>>,
+    ) -> Option<Result<Verdict, Failure>> {
+        if self.waits() || self.context.node.tap.is_some() {
+            return None;
+        }
+        let mut lease = Lease { generation: self, instance: Some(self.idle.lock().pop()?) };
+        let counters = &self.counters[Hook::Inbound as usize];
+        counters.calls.inc();
+        let sampled = counters.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
+        let begun = sampled.then(Instant::now);
+        let instance = lease.instance.as_mut()?;
+        let verdict = instance.inbound_now(session, BorrowedMessage::from(message), event);
+        self.note(Hook::Inbound, instance.was_slow());
+        if let Some(begun) = begun {
+            counters.seconds.observe(begun.elapsed().as_secs_f64());
+        }
+        Some(verdict.map_err(|why| self.failed(Hook::Inbound, why)))
+    }
+
+    fn note(&self, hook: Hook, was_slow: bool) {
+        if self.pace.note(was_slow) {
+            tracing::warn!(
+                plugin = &*self.context.name,
+                generation = self.context.generation,
+                hook = hook.name(),
+                "slow: its calls are made on threads of low priority from now on, until they are quick again"
+            );
+        }
+    }
+
     async fn call_here(&self, call: &Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Why> {
         let mut lease = self.take().await?;
         let Some(instance) = &mut lease.instance else { return Err(Why::Busy) };
         let answer = instance.call(call, event).await;
-        if self.pace.note(instance.was_slow()) {
-            let plugin = &*self.context.name;
-            tracing::warn!(
-                plugin,
-                generation = self.context.generation,
-                hook = call.hook().name(),
-                "slow: its calls are made on threads of low priority from now on, until they are quick again"
-            );
-        }
+        self.note(call.hook(), instance.was_slow());
         answer
     }
 

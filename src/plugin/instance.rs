@@ -199,6 +199,18 @@ impl Instance {
         }
     }
 
+    /// Calls `inbound` of a plugin that does not wait, without a future around it: see `Chain::inbound_now`.
+    pub fn inbound_now(
+        &mut self,
+        session: u64,
+        message: BorrowedMessage<'_>,
+        event: &mut Option<Box<Event>>,
+    ) -> Result<Verdict, Why> {
+        let func = self.begin::<signature::Inbound<'_>, _, _>(Hook::Inbound, event)?;
+        let answer = func.call(&mut self.store, (session, message)).map_err(Some);
+        self.end(event, answer)?.0.map(Verdict::from).map_err(Why::error)
+    }
+
     /// `S` must be the hook's own signature.
     async fn typed<S, P, R>(&mut self, hook: Hook, event: &mut Option<Box<Event>>, params: P) -> Result<R, Why>
     where
@@ -206,16 +218,7 @@ impl Instance {
         P: ComponentNamedList + Lower + Send + Sync,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
-        let Some(func) = self.hooks[hook as usize] else {
-            return Err(Why::Instance(format!("the plugin has no hook `{}`", hook.name())));
-        };
-        // SAFETY: `check_types` has compared each hook's function with its signature when the instance was made; the
-        // signatures of different lifetimes are one component type.
-        let func: TypedFunc<P, R> = unsafe { TypedFunc::new_unchecked(func) };
-        self.store.data_mut().begin(hook, event.take());
-        self.store.set_epoch_deadline(1);
-        // What is broken off leaves a store in which nothing can be called any more.
-        self.dead = true;
+        let func = self.begin::<S, P, R>(hook, event)?;
         let answer = if self.waits {
             let wall = self.store.data().context.limits.wall.0;
             let call = pin!(func.call_async(&mut self.store, params));
@@ -226,6 +229,30 @@ impl Instance {
         } else {
             func.call(&mut self.store, params).map_err(Some)
         };
+        self.end(event, answer)
+    }
+
+    /// Gets ready for a call of a hook, whose own signature `S` must be.
+    fn begin<S, P, R>(&mut self, hook: Hook, event: &mut Option<Box<Event>>) -> Result<TypedFunc<P, R>, Why>
+    where
+        S: Signature<Params = P, Answer = R>,
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let Some(func) = self.hooks[hook as usize] else {
+            return Err(Why::Instance(format!("the plugin has no hook `{}`", hook.name())));
+        };
+        self.store.data_mut().begin(hook, event.take());
+        self.store.set_epoch_deadline(1);
+        // What is broken off leaves a store in which nothing can be called any more.
+        self.dead = true;
+        // SAFETY: `check_types` has compared each hook's function with its signature when the instance was made; the
+        // signatures of different lifetimes are one component type.
+        Ok(unsafe { TypedFunc::new_unchecked(func) })
+    }
+
+    /// No error: the wall cap has passed.
+    fn end<R>(&mut self, event: &mut Option<Box<Event>>, answer: Result<R, Option<wasmtime::Error>>) -> Result<R, Why> {
         let state = self.store.data_mut();
         *event = state.event.take();
         match answer {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::breaker::{Breaker, Pass};
-use super::call::{Answer, Call, Decision};
+use super::call::{Answer, Call, Decision, Verdict};
 use super::canary::is_among;
 use super::event::{Event, Hook};
 use super::failure::{Failure, Why};
 use super::generation::Generation;
 use super::shadow::Shadow;
+use crate::message::MessageRef;
 
 /// What a chain knows of a plugin. A chain is made anew when any of it changes.
 #[derive(Clone)]
@@ -65,6 +66,19 @@ impl Seated<'_> {
                 answer
             }
         }
+    }
+
+    /// Calls `inbound` without a future around it. None: this call has to go the usual way, and nothing has happened.
+    pub fn inbound_now(
+        self,
+        session: u64,
+        message: MessageRef<'_>,
+        event: &mut Option<Box<Event>>,
+    ) -> Option<Result<Verdict, Failure>> {
+        if self.seat.shadow.is_some() || !self.seat.breaker.is_closed() {
+            return None;
+        }
+        self.generation.inbound_now(session, message, event)
     }
 
     async fn called(self, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Failure> {

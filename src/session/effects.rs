@@ -50,6 +50,31 @@ impl Session {
         }
     }
 
+    /// Applies what was asked for if it is nothing but messages for the client itself and what is known of the session,
+    /// which nobody can refuse. False: something else was asked for, and nothing is applied.
+    pub(super) fn apply_small(&mut self, event: &mut Option<Box<Event>>, work: &mut Work<'_>) -> bool {
+        let Some(effects) = event.as_mut().map(|event| &mut event.effects) else { return true };
+        // A user is heard of on other nodes from then on, which is awaited.
+        let is_small = |effect: &Effect| effect.is_local() && !matches!(effect, Effect::SetUser(_));
+        if !effects.list.iter().all(|effect| matches!(effect, Effect::Send(..)) || is_small(effect)) {
+            return false;
+        }
+        let mut list = std::mem::take(&mut effects.list);
+        for effect in list.drain(..) {
+            match effect {
+                Effect::Send(message, _) => {
+                    self.route.route.counters.sent.inc();
+                    self.encode(work.out, None, message.as_ref());
+                }
+                local => self.apply_local(event, local),
+            }
+        }
+        if let Some(event) = event {
+            event.effects.list = list;
+        }
+        true
+    }
+
     /// Tells the chain what became of subscriptions; then delivers what was missed, before anything live.
     pub(super) async fn follow_up(&mut self, event: &mut Option<Box<Event>>, work: &mut Work<'_>) {
         for _ in 0..ROUNDS {

@@ -340,16 +340,22 @@ impl Session {
             self.follow_up(&mut event, &mut work).await;
         }
         self.format.tell(work.out);
-        if let Some(mut event) = event {
+        *slot = self.take_back(event);
+    }
+
+    /// The session's state is its own again; the event, emptied, may be used again.
+    fn take_back(&mut self, event: Option<Box<Event>>) -> Option<Box<Event>> {
+        let mut event = event;
+        if let Some(event) = &mut event {
             self.state = event.session.take();
             event.effects.clear();
             event.publications.clear();
-            *slot = Some(event);
         }
         if self.state.is_none() && self.ending.is_none() {
             self.ending =
                 Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
         }
+        event
     }
 
     /// What a task asks of the chain.

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 
-use super::{KEEP, Next, READ, Session, Task};
+use super::{After, KEEP, Next, READ, Session, Task, Work};
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
-use crate::plugin::{Event, Hook, Patience};
+use crate::plugin::{Chain, Event, Hook, Patience};
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
 
@@ -180,13 +180,15 @@ impl Session {
         if asks_redis || (calls && (chain.waits() || self.applier.waits())) {
             return Some(Next::Await(task.into_owned()));
         }
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let pending = {
-            let spare = Some(&mut scratch.event);
-            let handled = pin!(self.handle(task, &chain, Patience::None, &mut scratch.out, spare));
-            handled.poll(&mut context).is_pending()
+        let handled = match &task {
+            Task::Inbound(message) => self.inbound_now(*message, &chain, scratch),
+            _ => None,
         };
-        if pending {
+        let over = handled.unwrap_or_else(|| {
+            let spare = Some(&mut scratch.event);
+            is_over(self.handle(task, &chain, Patience::None, &mut scratch.out, spare))
+        });
+        if !over {
             // Nothing in such a chain waits, so this is a mistake of the gateway's; the session's state is gone with it.
             tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
             return Some(Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway));
@@ -199,6 +201,40 @@ impl Session {
             self.write_out(scratch);
             Next::End(close, by)
         })
+    }
+
+    /// A message of the client's, without a future around it as long as its effects are small ones. None: it has to go the
+    /// usual way, and nothing has happened. False: it was not over when it was polled.
+    fn inbound_now(&mut self, message: MessageRef<'_>, chain: &Chain, scratch: &mut Scratch) -> Option<bool> {
+        if self.outbox.by_hand() {
+            return None;
+        }
+        let mut event = scratch.event.take().unwrap_or_default();
+        event.session = Some(self.state.take()?);
+        event.patience = Patience::None;
+        let mut event = Some(event);
+        let Some(called) = chain.inbound_now(&mut event, message) else {
+            scratch.event = self.take_back(event);
+            return None;
+        };
+        let mut work = Work { chain, out: &mut scratch.out, after: After::default() };
+        let mut over = true;
+        match called {
+            Ok(verdict) => {
+                self.passed(verdict, message, &mut event, &mut work);
+                if !self.apply_small(&mut event, &mut work) {
+                    over = is_over(async {
+                        self.apply_asked(&mut event, &mut work).await;
+                        if !work.after.is_empty() {
+                            self.follow_up(&mut event, &mut work).await;
+                        }
+                    });
+                }
+            }
+            Err(failure) => self.failed("inbound", &failure),
+        }
+        scratch.event = self.take_back(event);
+        Some(over)
     }
 
     fn write_out(&mut self, scratch: &mut Scratch) {
@@ -305,4 +341,10 @@ impl Session {
         self.write_out(scratch);
         next
     }
+}
+
+/// Polls once what cannot wait.
+fn is_over(handled: impl Future<Output = ()>) -> bool {
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    pin!(handled).poll(&mut context).is_ready()
 }
