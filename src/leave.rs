@@ -22,6 +22,7 @@ pub async fn leave(node: &Node, drain: &Drain, config: &DrainConfig, accepted: i
     drain.stop_accepting();
     accepted.await;
     // Publications first, then goodbyes.
+    node.hub.hurry();
     node.hub.flushed().await;
     tokio::join!(close_doors(drain), dismiss(node, drain, config));
     node.hub.flushed().await;

@@ -42,7 +42,9 @@ pub struct Metrics {
     pub publications: IntCounter,
     pub publications_refused: IntCounter,
     pub deliveries: IntCounter,
-    pub dropped: IntCounter,
+    pub dropped: IntCounterVec,
+    pub slow_consumers: IntCounterVec,
+    pub missed: IntCounterVec,
     pub presence_dropped: IntCounter,
     pub presence_behind: IntGauge,
     pub heartbeat_timeouts: IntCounter,
@@ -225,7 +227,21 @@ impl Metrics {
                 .counter("publications_refused_total", "Publications that the broker or a publication hook refused."),
             deliveries: make
                 .counter("deliveries_total", "Publications handed to outboxes, counted for each subscriber."),
-            dropped: make.counter("outbox_dropped_total", "Messages that full outboxes dropped by their policy."),
+            dropped: make.counters(
+                "outbox_dropped_total",
+                "Messages that clients were too slow for, by their route's `slow_consumer`: replaced by later ones, dropped, or left to the history.",
+                &["route", "policy"],
+            ),
+            slow_consumers: make.counters(
+                "slow_consumers_total",
+                "Times that an outbox became full, by the route's `slow_consumer`.",
+                &["route", "policy"],
+            ),
+            missed: make.counters(
+                "outbox_missed_total",
+                "Topics of clients that had been too slow, by what came of it: recovered from the history, or lost, which is told.",
+                &["route", "outcome"],
+            ),
             presence_dropped: make.counter(
                 "presence_changes_dropped_total",
                 "Joins and leaves that were not told to presence hooks: too many waited.",

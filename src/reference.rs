@@ -48,6 +48,7 @@ fn the_configuration_reference_is_what_the_sources_say() {
         ("`heartbeat` of a route", "HeartbeatConfig"),
         ("`http` of a route", "HttpConfig"),
         ("`compression` of a route", "CompressionConfig"),
+        ("`batch` of a route", "BatchConfig"),
         ("`record` of a route", "RecordConfig"),
         ("`redact` of a recording", "RedactConfig"),
         ("`[[topic]]`", "TopicConfig"),

@@ -10,7 +10,8 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::broker::Retention;
 use crate::config::{
-    CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, TopicConfig, Transport,
+    BatchConfig, CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig,
+    TopicConfig, Transport,
 };
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
@@ -47,6 +48,8 @@ pub struct Rules {
     /// None: messages go as they are.
     pub compression: Option<CompressionConfig>,
     pub overflow: Overflow,
+    /// How long deliveries may be gathered. None: they are not.
+    pub batch: Option<BatchConfig>,
     pub refused_effect: RefusedEffect,
     pub failed_event: FailedEvent,
     pub redis_gone: RedisGone,
@@ -102,6 +105,7 @@ impl Rules {
             echo: config.echo,
             compression: config.compression,
             overflow: config.slow_consumer,
+            batch: config.batch,
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,
             redis_gone: config.redis_gone,

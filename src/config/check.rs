@@ -1,9 +1,13 @@
 //! What a configuration must be, beyond being well formed, and what to do where it is not.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::load::{ConfigError, Source, plugin_file};
 use super::{CanaryConfig, Config};
+
+/// Longer than this, nobody would find out why nothing comes.
+const MAX_BATCH_TIME: Duration = Duration::from_secs(10);
 
 impl Config {
     pub(super) fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -54,6 +58,10 @@ impl Config {
             let limits = &route.limits;
             if limits.rate == Some(0) || limits.burst == Some(0) || (limits.burst.is_some() && limits.rate.is_none()) {
                 let what = format!("route `{name}`: `rate` and `burst` must be above 0, and `burst` needs a `rate`");
+                return Err(source.error(Some(route.name.span()), what));
+            }
+            if route.batch.is_some_and(|batch| batch.messages == 0 || batch.time.0 > MAX_BATCH_TIME) {
+                let what = format!("route `{name}`: `batch` needs `messages` above 0 and a `time` of 10s at most");
                 return Err(source.error(Some(route.name.span()), what));
             }
             if route.heartbeat.interval.0.is_zero() || route.heartbeat.timeout.0.is_zero() {

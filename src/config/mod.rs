@@ -33,7 +33,8 @@ pub use record::{RecordConfig, RedactConfig, Redaction};
 pub use redis::{RedisConfig, Urls, without_password};
 pub use reload::{Attempt, ConfigStatus, Overrides};
 pub use route::{
-    FailedEvent, HeartbeatConfig, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig, RouteLimits, Transport,
+    BatchConfig, FailedEvent, HeartbeatConfig, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig,
+    RouteLimits, Transport,
 };
 pub use units::{Size, Span};
 pub use upstream::UpstreamConfig;

@@ -52,6 +52,9 @@ pub struct RouteConfig {
     /// What happens to a client whose outbox is full.
     #[serde(default)]
     pub slow_consumer: Overflow,
+    /// Deliveries of a topic are gathered before they are written: `{ messages = 100, time = "20ms" }`. Absent: they are not.
+    #[serde(default)]
+    pub batch: Option<BatchConfig>,
     /// What happens when an effect is refused as it is applied and the plugin said nothing about that case.
     #[serde(default)]
     pub refused_effect: RefusedEffect,
@@ -126,6 +129,36 @@ pub enum Overflow {
     DropOldest,
     /// Forget the message that does not fit.
     DropNewest,
+    /// While something waits, keep only the latest of each topic, or of each key that plugins publish with; where that
+    /// does not fit, forget the longest waiting.
+    KeepLatest,
+    /// Forget what does not fit, and deliver it from the topic's history when the client has caught up. What the history
+    /// does not have is told as a gap. What is no publication, and does not fit, closes with 1013.
+    Recover,
+}
+
+impl Overflow {
+    /// The metrics' label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::DropOldest => "drop-oldest",
+            Self::DropNewest => "drop-newest",
+            Self::KeepLatest => "keep-latest",
+            Self::Recover => "recover",
+        }
+    }
+}
+
+/// How deliveries are gathered, so that a busy topic is written with one system call for each client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// So many publications of a topic are delivered at once.
+    pub messages: usize,
+    /// After so long, those that there are.
+    pub time: Span,
 }
 
 /// What follows a refused effect.

@@ -12,7 +12,7 @@ use serde::de::{self, Deserializer, Visitor};
 pub struct Size(pub usize);
 
 /// A duration: `"250ms"`, `"25s"`, `"1h 30m"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(with = "String"))]
 pub struct Span(pub Duration);
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::config::BatchConfig;
 use crate::message::{Message, Publication};
 
 /// What a route's subscribers get of a publication.
@@ -22,6 +23,9 @@ pub trait Audience: Send + Sync {
 
     /// Whether each delivery is handed to its session, which decides what becomes of it.
     fn one_by_one(&self) -> bool;
+
+    /// How long their deliveries may be gathered.
+    fn window(&self) -> Option<BatchConfig>;
 
     /// What they all get of a publication, which has its position by now.
     fn shape<'a>(&'a self, publication: &'a Arc<Publication>) -> Pin<Box<dyn Future<Output = Shaped> + Send + 'a>>;

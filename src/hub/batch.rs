@@ -8,7 +8,7 @@ use super::audience::Shaped;
 use super::topic::{Group, Subscriber};
 use crate::message::{Close, Closer, Publication, SessionId};
 use crate::metrics::Metrics;
-use crate::outbox::{Offer, Request, Written};
+use crate::outbox::{Offer, Piece, Request, Written};
 use crate::wire;
 use crate::wire::deflate::{self, Compression};
 
@@ -73,12 +73,28 @@ impl Shapes {
 #[derive(Default)]
 pub struct Tally {
     pub delivered: u64,
-    pub dropped: u64,
     /// Bytes that were compressed for one subscriber each.
     pub compressed: usize,
 }
 
 impl Batch {
+    /// How many publications these are.
+    pub fn len(&self) -> usize {
+        self.common.ends.len()
+    }
+
+    /// Takes the next round's publications as well, which are those right behind.
+    pub fn append(&mut self, next: Self) {
+        let (bytes, count) = (self.common.bytes.len() as u32, self.common.ends.len());
+        self.common.bytes = [&self.common.bytes[..], &next.common.bytes[..]].concat().into();
+        self.common.ends.extend(next.common.ends.iter().map(|end| end + bytes));
+        self.excluded.extend(next.excluded.iter().map(|(index, session)| (index + count, *session)));
+        if !next.publications.is_empty() {
+            self.publications.resize(count, None);
+            self.publications.extend(next.publications);
+        }
+    }
+
     /// What each of the groups gets. Each audience is asked once, and each shape compressed once for each way to.
     pub async fn shapes(&self, groups: &[Option<Group>], metrics: &Metrics) -> Shapes {
         let mut shapes = Shapes { made: vec![Shape::Common], of: Vec::with_capacity(groups.len()) };
@@ -199,11 +215,11 @@ impl Batch {
         let mut begin = range.start;
         for &(index, excluded) in &self.excluded {
             if excluded == session && (begin..range.end).contains(&index) {
-                frames.run(begin, index, subscriber, tally);
+                frames.run(begin, index, &self.publications, subscriber, tally);
                 begin = index + 1;
             }
         }
-        frames.run(begin, range.end, subscriber, tally);
+        frames.run(begin, range.end, &self.publications, subscriber, tally);
     }
 }
 
@@ -229,22 +245,40 @@ impl Frames {
 
     /// Frames `begin..end`, which lie side by side, in pieces that an outbox has room for: a full one drops by its policy,
     /// and not a whole round at once.
-    fn run(&self, mut begin: usize, end: usize, subscriber: &Subscriber, tally: &mut Tally) {
+    fn run(
+        &self,
+        mut begin: usize,
+        end: usize,
+        publications: &[Option<Arc<Publication>>],
+        subscriber: &Subscriber,
+        tally: &mut Tally,
+    ) {
         let room = subscriber.outbox.limit() / 2;
         while begin < end {
             let from = if begin == 0 { 0 } else { self.ends[begin - 1] as usize };
             let fits = self.ends[begin..end].partition_point(|frame_end| *frame_end as usize - from <= room);
             let piece_end = begin + fits.max(1);
             let to = self.ends[piece_end - 1] as usize;
-            let count = (piece_end - begin) as u32;
+            let (count, piece) = ((piece_end - begin) as u32, begin..piece_end);
             begin = piece_end;
             if from == to {
                 continue;
             }
             let part = if from == 0 && to == self.bytes.len() { &self.bytes } else { &self.bytes.slice(from..to) };
-            let written = match self.ready {
-                true => subscriber.outbox.deliver_ready(part, count),
-                false => subscriber.outbox.deliver(part, count),
+            let kept = publications.get(piece.clone()).filter(|_| subscriber.outbox.looks_at_each());
+            let written = match (kept, self.ready) {
+                (Some(publications), ready) => {
+                    let ends = &self.ends[piece];
+                    subscriber.outbox.deliver_each(&Piece {
+                        frames: part,
+                        ends,
+                        begin: from as u32,
+                        publications,
+                        ready,
+                    })
+                }
+                (None, true) => subscriber.outbox.deliver_ready(part, count),
+                (None, false) => subscriber.outbox.deliver(part, count),
             };
             if !self.ready && subscriber.outbox.compresses_alone() {
                 tally.compressed += part.len();
@@ -260,11 +294,8 @@ impl Frames {
 impl Tally {
     fn count(&mut self, written: Written, messages: u32) {
         match written {
-            Written::Sent | Written::Queued => self.delivered += u64::from(messages),
-            Written::Dropped(dropped) => {
-                self.delivered += u64::from(messages);
-                self.dropped += u64::from(dropped);
-            }
+            // An outbox counts itself what it drops.
+            Written::Sent | Written::Queued | Written::Dropped(_) => self.delivered += u64::from(messages),
             Written::Over => {}
         }
     }

@@ -7,6 +7,7 @@
 
 mod audience;
 mod batch;
+mod flusher;
 mod follow;
 mod followed;
 mod queue;
@@ -19,10 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use self::audience::{Audience, Shaped};
-use self::batch::{Shapes, Tally};
 pub use self::followed::HubIntake;
 use self::queue::Queue;
 use self::topic::Subscriber;
@@ -52,6 +52,8 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     flushing: AtomicUsize,
     flushed: Notify,
+    /// The gateway leaves: nothing is gathered any more.
+    hurries: watch::Sender<bool>,
 }
 
 /// A session's place among a topic's subscribers.
@@ -111,6 +113,7 @@ impl Hub {
             metrics,
             flushing: AtomicUsize::new(0),
             flushed: Notify::new(),
+            hurries: watch::Sender::new(false),
         }
     }
 
@@ -145,50 +148,13 @@ impl Hub {
             self.flushing.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(self.clone().flush(topic.clone()));
         }
+        if pending.is_wanted() {
+            topic.more.notify_waiters();
+        }
         if pending.bytes() > PENDING {
             return Ok(Published::Congested(topic.clone()));
         }
         Ok(Published::Done)
-    }
-
-    /// Delivers what is pending on a topic until nothing is.
-    async fn flush(self: Arc<Self>, topic: Arc<Topic>) {
-        loop {
-            let Some(batch) = topic.pending.lock().take() else {
-                topic.room.notify_waiters();
-                break;
-            };
-            topic.room.notify_waiters();
-            let groups = topic.audiences.lock().special();
-            let shapes = match groups.is_empty() {
-                true => Shapes::default(),
-                false => Box::pin(batch.shapes(&groups, &self.metrics)).await,
-            };
-            let mut at = 0;
-            loop {
-                let mut tally = Tally::default();
-                let more = {
-                    let subscribers = topic.subscribers.lock();
-                    let end = (at + CHUNK).min(subscribers.len());
-                    while at < end && tally.compressed < COMPRESSED {
-                        if let Some(one) = subscribers.get(at) {
-                            batch.deliver(one, &shapes, &mut tally);
-                        }
-                        at += 1;
-                    }
-                    at < subscribers.len()
-                };
-                self.metrics.deliveries.inc_by(tally.delivered);
-                self.metrics.dropped.inc_by(tally.dropped);
-                if !more {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        if self.flushing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.flushed.notify_waiters();
-        }
     }
 
     /// Subscribes an outbox. What `from` asks for is part of the answer, and the live deliveries go on exactly behind it.

@@ -108,6 +108,9 @@ impl Hub {
             self.flushing.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(self.clone().flush(topic.clone()));
         }
+        if pending.is_wanted() {
+            topic.more.notify_waiters();
+        }
     }
 
     /// As `subscribe`; by way of Redis where there is one.

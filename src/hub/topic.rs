@@ -10,6 +10,7 @@ use super::PENDING;
 use super::audience::Audience;
 use super::batch::{Batch, Frames};
 use super::followed::Followed;
+use crate::config::BatchConfig;
 use crate::message::{Publication, SessionId};
 use crate::outbox::Outbox;
 use crate::wire;
@@ -23,6 +24,8 @@ pub struct Topic {
     pub(super) audiences: Mutex<Audiences>,
     pub(super) pending: Mutex<Pending>,
     pub(super) room: Notify,
+    /// More is pending, and the flusher may wait for that.
+    pub(super) more: Notify,
     /// Where other nodes share the topic.
     pub(super) followed: Option<Followed>,
 }
@@ -44,6 +47,10 @@ pub(super) struct Group {
     pub compression: Option<Compression>,
     /// Each session writes its own, whatever the route does: its transport has no frames that are shared.
     pub by_hand: bool,
+    /// A slow one looks at each publication by itself.
+    pub looks_at_each: bool,
+    /// How long their deliveries may be gathered.
+    pub window: Option<BatchConfig>,
 }
 
 pub(super) struct Subscriber {
@@ -59,6 +66,12 @@ impl Group {
         std::ptr::eq(Arc::as_ptr(&self.audience).cast::<()>(), Arc::as_ptr(audience).cast())
     }
 
+    fn is(&self, other: &Self) -> bool {
+        self.has_audience(&other.audience)
+            && (self.compression, self.by_hand, self.looks_at_each, self.window)
+                == (other.compression, other.by_hand, other.looks_at_each, other.window)
+    }
+
     /// Whether it gets other bytes than what lies in the pending buffer.
     pub fn is_special(&self) -> bool {
         self.compression.is_some() || self.needs_publications()
@@ -67,6 +80,20 @@ impl Group {
     /// Whether they are made of the publications themselves.
     pub fn needs_publications(&self) -> bool {
         self.by_hand || self.audience.is_special()
+    }
+}
+
+/// Groups whose deliveries are gathered.
+pub(super) struct Windows {
+    pub window: BatchConfig,
+    gathers: Vec<bool>,
+    /// There are no others.
+    pub all: bool,
+}
+
+impl Windows {
+    pub fn gathers(&self, place: u32) -> bool {
+        self.gathers.get(place as usize).copied().unwrap_or_default()
     }
 }
 
@@ -82,6 +109,8 @@ pub(super) struct Pending {
     /// The number of the first of these frames.
     first: u64,
     pub flushing: bool,
+    /// So many publications are what the flusher waits for.
+    wanted: Option<usize>,
 }
 
 impl Topic {
@@ -90,6 +119,21 @@ impl Topic {
         let room = self.room.notified();
         if self.pending.lock().bytes() > PENDING {
             room.await;
+        }
+    }
+
+    /// Waits until so many are pending, or so many bytes that it is enough anyway.
+    pub(super) async fn gathered(&self, messages: usize) {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut pending = self.pending.lock();
+                pending.wanted = Some(messages);
+                if pending.is_wanted() {
+                    return;
+                }
+            }
+            more.await;
         }
     }
 
@@ -148,23 +192,44 @@ impl Subscribers {
 impl Audiences {
     /// The place of a group, which has one subscriber more from now on.
     pub fn enter(&mut self, audience: &Arc<dyn Audience>, outbox: &Outbox) -> u32 {
-        let (compression, by_hand) = (outbox.shared_compression(), outbox.by_hand());
-        let same = |known: &Option<(Group, usize)>| {
-            let like = |known: &Group| known.compression == compression && known.by_hand == by_hand;
-            known.as_ref().is_some_and(|(known, _)| like(known) && known.has_audience(audience))
+        let group = Group {
+            audience: audience.clone(),
+            compression: outbox.shared_compression(),
+            by_hand: outbox.by_hand(),
+            looks_at_each: outbox.looks_at_each(),
+            window: audience.window(),
         };
+        let same = |known: &Option<(Group, usize)>| known.as_ref().is_some_and(|(known, _)| known.is(&group));
         let place = self.0.iter().position(same).or_else(|| self.0.iter().position(Option::is_none));
         let place = place.unwrap_or_else(|| {
             self.0.push(None);
             self.0.len() - 1
         });
-        self.0[place].get_or_insert_with(|| (Group { audience: audience.clone(), compression, by_hand }, 0)).1 += 1;
+        self.0[place].get_or_insert((group, 0)).1 += 1;
         place as u32
     }
 
     /// Whether some need the publications themselves, to make frames of their own.
     pub fn has_special(&self) -> bool {
-        self.0.iter().flatten().any(|(group, _)| group.needs_publications())
+        self.0.iter().flatten().any(|(group, _)| group.needs_publications() || group.looks_at_each)
+    }
+
+    /// Whose deliveries are gathered, by the places of their groups; none where nobody's are. The shortest window decides.
+    pub fn windows(&self) -> Option<Windows> {
+        let mut windows: Option<BatchConfig> = None;
+        for (group, _) in self.0.iter().flatten() {
+            if let Some(window) = group.window {
+                let known = windows.get_or_insert(window);
+                known.messages = known.messages.min(window.messages);
+                known.time.0 = known.time.0.min(window.time.0);
+            }
+        }
+        let gathers = |one: &Option<(Group, usize)>| one.as_ref().is_some_and(|(group, _)| group.window.is_some());
+        windows.map(|window| Windows {
+            window,
+            gathers: self.0.iter().map(gathers).collect(),
+            all: self.0.iter().flatten().all(|(group, _)| group.window.is_some()),
+        })
     }
 
     /// The groups that get other bytes than the others, each at its place.
@@ -193,6 +258,20 @@ impl Pending {
         self.frames.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Whether the flusher waits for as much as there is now.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_some_and(|wanted| self.ends.len() >= wanted || self.bytes() > PENDING / 2)
+    }
+
+    /// As `take`, for a flusher that goes on in any case.
+    pub fn take_some(&mut self) -> Option<Batch> {
+        if self.is_empty() { None } else { self.take() }
+    }
+
     /// The number of the frame that comes next.
     pub fn next(&self) -> u64 {
         self.first + self.ends.len() as u64
@@ -217,6 +296,7 @@ impl Pending {
             self.frames = Vec::new();
             return None;
         }
+        self.wanted = None;
         let first = self.first;
         self.first += self.ends.len() as u64;
         // The next round is likely to be like this one.

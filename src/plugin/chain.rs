@@ -15,6 +15,7 @@ use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::recording::{Recording, Tape};
 use super::seat::{Seat, Seated};
+use crate::config::BatchConfig;
 use crate::hub::{Audience, Shaped};
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication};
 use crate::presence::Change;
@@ -323,6 +324,10 @@ impl Audience for RouteChain {
 
     fn one_by_one(&self) -> bool {
         self.route.outbound
+    }
+
+    fn window(&self) -> Option<BatchConfig> {
+        self.route.rules().batch
     }
 
     fn shape<'a>(&'a self, publication: &'a Arc<Publication>) -> Pin<Box<dyn Future<Output = Shaped> + Send + 'a>> {

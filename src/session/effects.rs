@@ -358,6 +358,7 @@ impl Session {
         let gone = state.subscriptions.swap_remove(place);
         self.format.stands(topic, None);
         self.applier.node.hub.unsubscribe(&gone.subscription);
+        self.outbox.recovered(topic, None);
         if gone.present {
             self.applier.node.presence.leave(topic, state.id);
         }

@@ -8,6 +8,7 @@ mod effects;
 mod end;
 mod format;
 mod limit;
+mod missed;
 mod reader;
 mod turn;
 
@@ -22,7 +23,7 @@ use crate::apply::Applier;
 use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
-use crate::outbox::{Line, Mailbox, Outbox, Packer, Request, Stream};
+use crate::outbox::{Line, Mailbox, Outbox, Packer, Request, SlowCounters, Stream};
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
@@ -99,6 +100,8 @@ enum Task<'a> {
     Unsubscribe(TopicName),
     /// Something was lost on a topic.
     Gap(TopicName, Option<Position>),
+    /// Something did not fit, and the client has caught up.
+    Missed(TopicName, Option<Position>),
 }
 
 /// What an event is worked on with.
@@ -143,6 +146,7 @@ enum Waiting {
     Subscribe(TopicName),
     Unsubscribe(TopicName),
     Gap(TopicName, Option<Position>),
+    Missed(TopicName, Option<Position>),
 }
 
 impl Task<'_> {
@@ -156,6 +160,7 @@ impl Task<'_> {
             Self::Subscribe(topic) => Waiting::Subscribe(topic),
             Self::Unsubscribe(topic) => Waiting::Unsubscribe(topic),
             Self::Gap(topic, position) => Waiting::Gap(topic, position),
+            Self::Missed(topic, since) => Waiting::Missed(topic, since),
         })
     }
 
@@ -166,7 +171,7 @@ impl Task<'_> {
             Self::Timer(..) => "timer",
             Self::Reply(..) => "reply",
             Self::Outbound(..) => "outbound",
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Gap(..) => "subscription",
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Gap(..) | Self::Missed(..) => "subscription",
         }
     }
 }
@@ -182,6 +187,7 @@ impl Waiting {
             Self::Subscribe(topic) => Task::Subscribe(topic.clone()),
             Self::Unsubscribe(topic) => Task::Unsubscribe(topic.clone()),
             Self::Gap(topic, position) => Task::Gap(topic.clone(), *position),
+            Self::Missed(topic, since) => Task::Missed(topic.clone(), *since),
         }
     }
 }
@@ -242,7 +248,8 @@ fn begun(begin: Begin) -> (Session, Box<Waiting>) {
         Some(agreed) if agreed.client_takeover => Inflation::Takeover(None),
         Some(_) => Inflation::Alone,
     };
-    let outbox = Arc::new(Outbox::new(state.id, line, rules.outbox_limit, rules.overflow, by_hand, packer));
+    let slow = SlowCounters::new(&applier.node.metrics, &route.route.name, rules.overflow);
+    let outbox = Arc::new(Outbox::new(state.id, line, rules.outbox_limit, rules.overflow, by_hand, packer, slow));
     let now = applier.node.clock.now();
     applier.node.registry.add(&outbox, state.user.as_ref());
     if route.route.is_gone() {
@@ -405,6 +412,10 @@ impl Session {
                 }
                 Ok(())
             }
+            Task::Missed(topic, since) => {
+                self.catch_up(event, topic, since, work).await;
+                Ok(())
+            }
             Task::Gap(topic, position) => {
                 self.holds_for_gap = true;
                 let state = event.as_ref().and_then(|event| event.session.as_ref());
@@ -461,10 +472,7 @@ impl Session {
     /// Writes whole frames of the session's own.
     fn write(&mut self, out: &[u8]) {
         if !out.is_empty() {
-            let dropped = self.outbox.write(out, 1);
-            if let crate::outbox::Written::Dropped(messages) = dropped {
-                self.applier.node.metrics.dropped.inc_by(u64::from(messages));
-            }
+            self.outbox.write(out, 1);
         }
     }
 

@@ -176,7 +176,7 @@ impl Session {
         // What others ask for calls no plugin.
         let calls =
             chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_) | Task::Gap(..));
-        let asks_redis = matches!(task, Task::Subscribe(_)) && self.applier.node.hub.waits();
+        let asks_redis = matches!(task, Task::Subscribe(_) | Task::Missed(..)) && self.applier.node.hub.waits();
         if asks_redis || (calls && (chain.waits() || self.applier.waits())) {
             return Some(Next::Await(task.into_owned()));
         }
@@ -257,6 +257,7 @@ impl Session {
                 Request::Subscribe(topic) => Task::Subscribe(topic),
                 Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
                 Request::Gap(topic, position) => Task::Gap(topic, position),
+                Request::Missed(topic, since) => Task::Missed(topic, since),
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
                 Request::Posted(message) => {
                     self.pulse.heard(self.clock().now());

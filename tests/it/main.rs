@@ -44,6 +44,8 @@ mod runaway;
 mod scenarios;
 mod shadow;
 mod slow;
+mod slow_many;
+mod slow_policies;
 mod sse;
 mod support;
 mod upstream;

@@ -11,9 +11,9 @@ use crate::support::{Gateway, until};
 
 const SIZE: usize = 16 << 10;
 /// Messages between two looks at the healthy subscriber: together they are smaller than an outbox.
-const BATCH: usize = 8;
+pub(crate) const BATCH: usize = 8;
 
-fn config(policy: &str) -> String {
+pub(crate) fn config(policy: &str) -> String {
     format!(
         r#"
 [[route]]
@@ -36,17 +36,22 @@ subscribe = ["fanout"]
     )
 }
 
-struct Scene {
-    gateway: Gateway,
+pub(crate) struct Scene {
+    pub(crate) gateway: Gateway,
     publisher: Client,
     healthy: Client,
-    slow: Raw,
-    published: usize,
+    pub(crate) slow: Raw,
+    pub(crate) published: usize,
 }
 
 impl Scene {
     async fn new(policy: &str) -> Self {
-        let gateway = Gateway::start(&config(policy)).await;
+        Self::with(&config(policy)).await
+    }
+
+    /// With a configuration of the test's own, made of `config`.
+    pub(crate) async fn with(config: &str) -> Self {
+        let gateway = Gateway::start(config).await;
         let healthy = Client::connect(&gateway.ws_url("/sub")).await;
         let publisher = Client::connect(&gateway.ws_url("/pub")).await;
         // Little room in its own kernel, so that it is the gateway's that fills up.
@@ -62,7 +67,7 @@ impl Scene {
     }
 
     /// Publishes some messages and reads them as the healthy subscriber: all of them, in order.
-    async fn publish(&mut self) {
+    pub(crate) async fn publish(&mut self) {
         for number in self.published..self.published + BATCH {
             self.publisher.send(&message(number)).await;
         }
@@ -73,7 +78,7 @@ impl Scene {
         assert!(self.published < 4096, "64 MiB later, the slow subscriber's outbox still has room");
     }
 
-    async fn publish_until_dropped(&mut self, at_least: f64) -> f64 {
+    pub(crate) async fn publish_until_dropped(&mut self, at_least: f64) -> f64 {
         loop {
             self.publish().await;
             let dropped = self.gateway.metric("tidegate_outbox_dropped_total", "").await;
@@ -84,7 +89,7 @@ impl Scene {
     }
 
     /// How many were dropped, once all that was published has been handed out or dropped.
-    async fn dropped(&self) -> usize {
+    pub(crate) async fn dropped(&self) -> usize {
         until("all deliveries", || async {
             let delivered = self.gateway.metric("tidegate_deliveries_total", "").await;
             (delivered as usize == 2 * self.published).then_some(())
@@ -94,7 +99,7 @@ impl Scene {
     }
 
     /// Reads as the slow subscriber, up to this message.
-    async fn read_to(&mut self, last: usize) -> Vec<usize> {
+    pub(crate) async fn read_to(&mut self, last: usize) -> Vec<usize> {
         let mut read = Vec::new();
         while read.last() != Some(&last) {
             let (first, payload) = self.slow.frame().await.expect("the session has ended");
@@ -109,7 +114,7 @@ fn message(number: usize) -> String {
     format!("{number:08}{}", "x".repeat(SIZE - 8))
 }
 
-fn number_of(text: &str) -> usize {
+pub(crate) fn number_of(text: &str) -> usize {
     assert_eq!(text.len(), SIZE, "a frame is whole");
     text[..8].parse().unwrap()
 }

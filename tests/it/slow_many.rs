@@ -1,0 +1,135 @@
+//! A thousand clients that do not read: what they cost, and what the others notice of them.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::support::client::Client;
+use crate::support::{Gateway, PATIENCE, until};
+
+const READERS: usize = 1000;
+const OUTBOX: usize = 64 << 10;
+/// Bytes of a message, and messages: several times what an outbox and the kernel keep for a client.
+const SIZE: usize = 4 << 10;
+const MESSAGES: usize = 96;
+/// What a process needs for other things than outboxes: the sessions themselves, the history, its allocator's arenas.
+const BESIDE: usize = 32 << 20;
+
+fn config(policy: &str) -> String {
+    format!(
+        r#"
+[[topic]]
+pattern = "fanout"
+history = {{ size = 1000, ttl = "1h" }}
+
+[[route]]
+name = "sub"
+path = "/sub"
+plugins = ["fanout"]
+slow_consumer = "{policy}"
+heartbeat = {{ interval = "10m", timeout = "10m" }}
+limits = {{ outbox = "{OUTBOX}" }}
+
+[[route]]
+name = "pub"
+path = "/pub"
+plugins = ["fanout"]
+
+[plugin.fanout.grants]
+publish = ["fanout"]
+subscribe = ["fanout"]
+"#
+    )
+}
+
+struct Stalled {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Stalled {
+    /// None where there is no Python, which is said.
+    async fn connect(gateway: &Gateway) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/stalled.py");
+        let address = gateway.address();
+        let mut command = Command::new("python3");
+        command.arg(script).args([address.ip().to_string(), address.port().to_string(), "/sub".to_owned()]);
+        command.arg(READERS.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let Ok(mut process) = command.spawn() else {
+            let _ = writeln!(std::io::stdout(), "SKIPPED slow_many: install python3");
+            return None;
+        };
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut stalled = Self { process, lines };
+        assert_eq!(stalled.line().await, "ready");
+        Some(stalled)
+    }
+
+    async fn line(&mut self) -> String {
+        timeout(3 * PATIENCE, self.lines.next_line()).await.expect("it says nothing").unwrap().expect("it has ended")
+    }
+
+    /// With which codes they were closed.
+    async fn close_codes(mut self) -> String {
+        self.process.stdin.take().unwrap().write_all(b"read\n").await.unwrap();
+        self.line().await
+    }
+}
+
+fn message(number: usize) -> String {
+    format!("{number:08}{}", "x".repeat(SIZE - 8))
+}
+
+/// Publishes more than a thousand stalled readers are kept; somebody who reads misses nothing, and what they cost is bounded.
+async fn scene(policy: &str) -> Option<(Gateway, Stalled, [Client; 2])> {
+    let gateway = Gateway::start(&config(policy)).await;
+    let mut healthy = Client::connect(&gateway.ws_url("/sub")).await;
+    let mut publisher = Client::connect(&gateway.ws_url("/pub")).await;
+    let stalled = Stalled::connect(&gateway).await?;
+    until("all subscriptions", || async {
+        (gateway.metric("tidegate_subscriptions", "").await == READERS as f64 + 1.0).then_some(())
+    })
+    .await;
+    let before = gateway.resident();
+    for number in 0..MESSAGES {
+        publisher.send(&message(number)).await;
+        assert_eq!(healthy.text().await, message(number), "{policy}: the one who reads misses something");
+    }
+    until("all outboxes to be full", || async {
+        (gateway.metric("tidegate_slow_consumers_total", policy).await == READERS as f64).then_some(())
+    })
+    .await;
+    let after = gateway.resident();
+    let growth = after.saturating_sub(before);
+    println!("{policy}: {before} bytes before, {after} after: {} for a reader", growth / READERS);
+    assert!(growth < READERS * OUTBOX + BESIDE, "{policy}: {growth} bytes for {READERS} stalled readers");
+    Some((gateway, stalled, [healthy, publisher]))
+}
+
+#[tokio::test]
+async fn a_thousand_of_them_are_disconnected_with_their_code() {
+    let Some((gateway, stalled, _others)) = scene("disconnect").await else { return };
+    assert_eq!(stalled.close_codes().await, format!("{{\"1013\": {READERS}}}"));
+    until("all of them to be gone", || async {
+        (gateway.metric("tidegate_closes_total", "by=\"gateway\",code=\"1013\"").await == READERS as f64).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("tidegate_outbox_dropped_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_thousand_of_them_lose_the_oldest() {
+    let Some((gateway, _stalled, _others)) = scene("drop-oldest").await else { return };
+    assert!(gateway.metric("tidegate_outbox_dropped_total", "drop-oldest").await > READERS as f64);
+    assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_thousand_of_them_are_left_to_the_history() {
+    let Some((gateway, _stalled, _others)) = scene("recover").await else { return };
+    assert!(gateway.metric("tidegate_outbox_dropped_total", "recover").await > READERS as f64);
+    assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
