@@ -4,13 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::ConfigStatus;
+use crate::config::{ConfigStatus, Secret};
 use crate::drain::Drain;
 use crate::handover::Ask;
 use crate::node::Node;
@@ -28,6 +31,39 @@ pub struct Admin {
     pub upgrade: mpsc::Sender<Ask>,
     /// What other nodes are told of this one.
     pub status: Arc<dyn Fn() -> NodeStatus + Send + Sync>,
+    pub lock: Arc<Lock>,
+}
+
+/// Bytes of a request's body, at most. No page reads any.
+const BODY: usize = 64 << 10;
+
+/// Who may ask: whoever has the token. Without one, everybody.
+pub struct Lock(ArcSwapOption<[u8; 32]>);
+
+impl Lock {
+    pub fn new(token: Option<&Secret>) -> Self {
+        Self(ArcSwapOption::new(token.map(hash)))
+    }
+
+    /// The next request needs this.
+    pub fn change(&self, token: Option<&Secret>) {
+        self.0.store(token.map(hash));
+    }
+
+    /// Takes the same time whatever is wrong with what was shown: hashes are compared, and to their end.
+    fn opens(&self, request: &Request<Incoming>) -> bool {
+        let Some(expected) = self.0.load_full() else { return true };
+        let mut shown = request.headers().get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (shown.next(), shown.next()) else { return false };
+        let (scheme, token) = value.as_bytes().split_at_checked(7).unwrap_or_default();
+        let token = Sha256::digest(token);
+        let differ = token.iter().zip(expected.iter()).fold(0, |differ, (one, other)| differ | (one ^ other));
+        std::hint::black_box(differ) == 0 && scheme.eq_ignore_ascii_case(b"bearer ")
+    }
+}
+
+fn hash(token: &Secret) -> Arc<[u8; 32]> {
+    Arc::new(Sha256::digest(token.text()).into())
 }
 
 const JSON: &str = "application/json";
@@ -35,21 +71,37 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Admin {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        // Whoever keeps the process alive need not know a secret.
+        if !matches!(request.uri().path(), "/live" | "/ready") && !self.lock.opens(&request) {
+            let why = "a token is needed here: Authorization: Bearer TOKEN\n".to_owned();
+            let mut refused = answer(StatusCode::UNAUTHORIZED, PLAIN, why);
+            refused.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return Ok(refused);
+        }
+        let (parts, body) = request.into_parts();
+        if Limited::new(body, BODY).collect().await.is_err() {
+            let why = format!("a request may have {BODY} bytes here\n");
+            return Ok(answer(StatusCode::PAYLOAD_TOO_LARGE, PLAIN, why));
+        }
+        self.page(&Request::from_parts(parts, ())).await
+    }
+
+    async fn page(&self, request: &Request<()>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path();
         let of_plugin = path.strip_prefix("/plugins/").and_then(|rest| rest.split_once('/'));
         if request.method() == Method::POST
             && let Some((name, what)) = of_plugin
         {
-            return Ok(self.post(&request, name, what));
+            return Ok(self.post(request, name, what));
         }
         if request.method() == Method::POST && path == "/upgrade" {
-            return Ok(self.upgrade(&request).await);
+            return Ok(self.upgrade(request).await);
         }
         let of_route = path.strip_prefix("/routes/").and_then(|rest| rest.split_once('/'));
         if request.method() == Method::POST
             && let Some((name, what)) = of_route
         {
-            return Ok(self.record(&request, name, what));
+            return Ok(self.record(request, name, what));
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Ok(answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is served here\n".to_owned()));
@@ -96,7 +148,7 @@ impl Admin {
 
 impl Admin {
     /// Answers when another process serves, or does not.
-    async fn upgrade(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn upgrade(&self, request: &Request<()>) -> Response<Body> {
         if let Some(refused) = from_a_page(request) {
             return refused;
         }
@@ -138,7 +190,7 @@ impl Admin {
     }
 
     /// `record?for=10m&bytes=32MiB` and `record/stop` of a route.
-    fn record(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
+    fn record(&self, request: &Request<()>, name: &str, what: &str) -> Response<Body> {
         if let Some(refused) = from_a_page(request) {
             return refused;
         }
@@ -164,7 +216,7 @@ impl Admin {
     }
 
     /// `canary?share=20`, `canary/promote` and `canary/abort` of a plugin.
-    fn post(&self, request: &Request<Incoming>, name: &str, what: &str) -> Response<Body> {
+    fn post(&self, request: &Request<()>, name: &str, what: &str) -> Response<Body> {
         if let Some(refused) = from_a_page(request) {
             return refused;
         }
@@ -198,7 +250,7 @@ impl Admin {
 }
 
 /// A page that an operator has open somewhere must not be able to change anything: browsers name it in this header.
-fn from_a_page(request: &Request<Incoming>) -> Option<Response<Body>> {
+fn from_a_page(request: &Request<()>) -> Option<Response<Body>> {
     let named = request.headers().contains_key(header::ORIGIN);
     named.then(|| answer(StatusCode::FORBIDDEN, PLAIN, "not from a web page\n".to_owned()))
 }

@@ -6,10 +6,12 @@
 mod admin;
 mod apply;
 mod broker;
+mod certificate;
 pub mod cli;
 mod client;
 pub mod config;
 mod drain;
+mod edge;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -27,6 +29,7 @@ mod node;
 mod outbox;
 mod plugin;
 mod presence;
+mod proxy;
 mod rate;
 mod recorder;
 mod redis;
@@ -43,6 +46,7 @@ mod session;
 mod source;
 mod state;
 mod tap;
+mod tls;
 mod transport;
 mod upstream;
 mod watch;
@@ -56,12 +60,13 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Lock};
 use crate::apply::{Applier, NodeIntake};
 use crate::broker::{Broker, MemoryBroker, RedisBroker};
 use crate::client::Client;
 use crate::config::{Config, DrainConfig};
 use crate::drain::Drain;
+use crate::edge::{Arrived, Door, Edge};
 use crate::handover::{Sockets, Upgrade, systemd};
 use crate::http::Http;
 use crate::hub::Hub;
@@ -94,6 +99,8 @@ pub struct Gateway {
     upgrade_timeout: Duration,
     leaving: DrainConfig,
     public: Listener,
+    /// Beside the plain one, where TLS has an address of its own.
+    tls: Option<Listener>,
     admin: Listener,
     predecessor: Option<Arc<handover::Predecessor>>,
     reload: Arc<Reload>,
@@ -210,9 +217,13 @@ impl Gateway {
     pub async fn build(config: Config, inherited: Inherited) -> anyhow::Result<Self> {
         let (config, node, catalog, prepared) = prepare(config).await?;
         let metrics = node.metrics.clone();
-        let Inherited { public, admin, predecessor } = inherited;
+        let Inherited { public, tls, admin, predecessor } = inherited;
         let public = listener("public", "listen", public, config.listen, config.max_connections, &metrics)?;
+        let beside = |address| public.beside("tls", tls, address).with_context(|| in_use("tls.listen", address));
+        let tls = config.tls.as_ref().and_then(|tls| tls.listen).map(beside).transpose()?;
         let admin = listener("admin", "admin", admin, config.admin, ADMIN_CONNECTIONS, &metrics)?;
+        let edge = Arc::new(Edge::new(&config, metrics)?);
+        let lock = Arc::new(Lock::new(config.admin_token.as_ref()));
         let applier = Applier::new(node);
         let drain = Drain::default();
         let http = Arc::new(Http::new(reload::site(&config, &prepared)?, applier.clone(), drain.clone()));
@@ -221,13 +232,18 @@ impl Gateway {
         catalog.begin_recordings();
         let (handshake_timeout, upgrade_timeout) = (config.handshake_timeout.0, config.upgrade_timeout.0);
         let leaving = config.drain;
-        let reload = Arc::new(Reload::new(config, catalog, http, applier));
-        Ok(Self { handshake_timeout, upgrade_timeout, leaving, public, admin, predecessor, reload, drain })
+        let reload = Arc::new(Reload::new(config, catalog, http, applier, edge, lock));
+        Ok(Self { handshake_timeout, upgrade_timeout, leaving, public, tls, admin, predecessor, reload, drain })
     }
 
     /// Where clients connect.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.public.address()
+    }
+
+    /// Where TLS is spoken, if that is another address.
+    pub fn tls_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.tls.as_ref().map(Listener::address).transpose()
     }
 
     /// Where the admin pages are.
@@ -238,10 +254,11 @@ impl Gateway {
     /// Serves until it is told to stop or `program`, started anew, has taken over; then drains. Being told a second time
     /// ends the drain at once.
     pub async fn run(self, signals: Signals, program: &Program) -> anyhow::Result<()> {
-        let Self { handshake_timeout: timeout, upgrade_timeout, leaving, public, admin, predecessor, reload, drain } =
-            self;
+        let Self { handshake_timeout: timeout, upgrade_timeout, leaving, .. } = self;
+        let Self { public, tls, admin, predecessor, reload, drain, .. } = self;
         let Signals { mut stop, reload: mut asked, upgrade: mut upgrades } = signals;
-        let sockets = Sockets { public: public.share()?, admin: admin.share()? };
+        let shared_tls = tls.as_ref().map(Listener::share).transpose()?;
+        let sockets = Sockets { public: public.share()?, tls: shared_tls, admin: admin.share()? };
         let (upgrade, mut upgrades_asked) = mpsc::channel(4);
         let watch = Watch::start(reload.clone())?;
         let waker = watch.waker();
@@ -265,6 +282,7 @@ impl Gateway {
             drain: drain.clone(),
             upgrade,
             status,
+            lock: reload.lock.clone(),
         });
         // The admin pages stay until the process ends, or another answers there: `/ready` must be able to say that it
         // drains.
@@ -293,25 +311,10 @@ impl Gateway {
                 looked.look(ticks.tick().await.into_std());
             }
         });
-        let (doors, http) = (drain.clone(), reload.http.clone());
-        let public = tokio::spawn(public.serve(drain.clone(), move |stream, peer, permit| {
-            let (http, drain) = (http.clone(), doors.clone());
-            let arrival = Mutex::new(Some(drain.arrive()));
-            async move {
-                // An upgraded connection outlives this task: its session holds the permit then.
-                let permit = Arc::new(permit);
-                let answer = |request| {
-                    let (arrival, answered) =
-                        (arrival.lock().take(), http.clone().answer(request, peer.ip(), permit.clone()));
-                    async move {
-                        let answered = answered.await;
-                        drop(arrival);
-                        answered
-                    }
-                };
-                server::serve(stream, timeout, &drain, answer).await;
-            }
-        }));
+        // `listen` speaks TLS unless that has an address of its own.
+        let first = if reload.edge.has_tls() && tls.is_none() { Door::Tls } else { Door::Plain };
+        let doors = [Some((public, first)), tls.map(|listener| (listener, Door::Tls))];
+        let doors: Vec<_> = doors.into_iter().flatten().map(|door| tokio::spawn(open(door, &reload, &drain))).collect();
         match predecessor {
             // It tells the service manager as well.
             Some(predecessor) => predecessor.ready(),
@@ -339,8 +342,10 @@ impl Gateway {
                 tokio::time::sleep(leaving.pause.0).await;
             }
             let accepted = async {
-                if public.await.is_err() {
-                    tracing::error!("the listener has failed: please report this");
+                for door in doors {
+                    if door.await.is_err() {
+                        tracing::error!("a listener has failed: please report this");
+                    }
                 }
             };
             leave::leave(&node, &drain, &leaving, accepted).await;
@@ -404,6 +409,30 @@ fn listener(
         Some(socket) => Listener::inherit(name, socket, connections, metrics.clone())
             .with_context(|| format!("the inherited socket `{name}` cannot be listened to")),
         None => Listener::bind(name, address, connections, metrics.clone()).with_context(|| in_use(key, address)),
+    }
+}
+
+/// Serves what arrives at a door until the drain begins.
+fn open((listener, door): (Listener, Door), reload: &Reload, drain: &Drain) -> impl Future<Output = ()> + Send + use<> {
+    let (edge, http, doors) = (reload.edge.clone(), reload.http.clone(), drain.clone());
+    listener.serve(drain.clone(), move |stream, peer, permit| {
+        let (edge, http, drain) = (edge.clone(), http.clone(), doors.clone());
+        let arrival = Mutex::new(Some(drain.arrive()));
+        // An upgraded connection outlives this task: its session holds the permit then.
+        let arrived = Arrived { stream, peer: peer.ip(), door, permit: Arc::new(permit) };
+        async move {
+            let answer = move |request, peer, permit| {
+                let (arrival, answered) = (arrival.lock().take(), http.clone().answer(request, peer, permit));
+                async move {
+                    let answered = answered.await;
+                    drop(arrival);
+                    answered
+                }
+            };
+            edge.serve(arrived, &drain, answer).await;
+        }
+    })
+}
     }
 }
 

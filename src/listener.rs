@@ -42,11 +42,29 @@ impl Drop for Permit {
 impl Listener {
     /// `name` is the listener's in metrics; `connections` are at a time, at most.
     pub fn bind(name: &str, address: SocketAddr, connections: usize, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        Self::bind_with(name, address, permits, metrics)
+    }
+
+    /// Another address, whose connections count among this one's.
+    pub fn beside(
+        &self,
+        name: &str,
+        socket: Option<std::net::TcpListener>,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let (permits, metrics) = (self.permits.clone(), self.metrics.clone());
+        let Some(socket) = socket else { return Self::bind_with(name, address, permits, metrics) };
+        socket.set_nonblocking(true)?;
+        Ok(Self::on(TcpListener::from_std(socket)?, name, permits, metrics))
+    }
+
+    fn bind_with(name: &str, address: SocketAddr, permits: Arc<Semaphore>, metrics: Arc<Metrics>) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // So that a restart need not wait for the connections of the one before to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Self::on(socket.listen(BACKLOG)?, name, connections, metrics))
+        Ok(Self::on(socket.listen(BACKLOG)?, name, permits, metrics))
     }
 
     /// The same on a socket that somebody else has bound, and may go on listening to.
@@ -56,12 +74,12 @@ impl Listener {
         connections: usize,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
+        let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         socket.set_nonblocking(true)?;
-        Ok(Self::on(TcpListener::from_std(socket)?, name, connections, metrics))
+        Ok(Self::on(TcpListener::from_std(socket)?, name, permits, metrics))
     }
 
-    fn on(listener: TcpListener, name: &str, connections: usize, metrics: Arc<Metrics>) -> Self {
-        let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    fn on(listener: TcpListener, name: &str, permits: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
         let connections = metrics.connections.with_label_values(&[name]);
         Self { listener, permits, connections, metrics }
     }

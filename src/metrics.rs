@@ -24,6 +24,10 @@ pub struct Metrics {
     described: Vec<(String, String, String, String)>,
     pub connections: IntGaugeVec,
     pub accept_pauses: IntCounter,
+    pub tls_handshakes: IntCounterVec,
+    pub tls_expires: IntGaugeVec,
+    pub http2_connections: IntGauge,
+    pub proxy_refused: IntCounterVec,
     pub handshakes: IntCounterVec,
     pub sessions: IntGaugeVec,
     pub closes: IntCounterVec,
@@ -174,11 +178,27 @@ impl Metrics {
             load_seconds,
             connections: make.gauges(
                 "connections",
-                "TCP connections open now, handshakes included, by listener: public, admin.",
+                "TCP connections open now, handshakes included, by listener: public, tls, admin.",
                 &["listener"],
             ),
             accept_pauses: make
                 .counter("accept_pauses_total", "Times that accepting paused: no permit or no descriptor left."),
+            tls_handshakes: make.counters(
+                "tls_handshakes_total",
+                "TLS handshakes, by result: full, resumed; failed: timeout, closed, not-tls, incompatible (version or cipher), protocol (ALPN), no-certificate, certificate (the client's is not good), alert, broken.",
+                &["result"],
+            ),
+            tls_expires: make.gauges(
+                "tls_certificate_expires_seconds",
+                "Until when a certificate that clients are shown is valid, in seconds of Unix time.",
+                &["file"],
+            ),
+            http2_connections: make.gauge("http2_connections", "Connections now that speak HTTP/2."),
+            proxy_refused: make.counters(
+                "proxy_refused_total",
+                "Connections closed before their first request because of the PROXY protocol: untrusted (from elsewhere), malformed, timeout, closed.",
+                &["why"],
+            ),
             handshakes: make.counters(
                 "handshakes_total",
                 "Requests answered, by route (\"-\": none matched) and HTTP status.",

@@ -8,14 +8,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use crate::admin::Lock;
 use crate::apply::{Applier, Claim};
 use crate::config::{Attempt, Config, ConfigError, ConfigStatus};
+use crate::edge::Edge;
 use crate::files::Files;
 use crate::handover::systemd;
 use crate::http::{Http, Site};
 use crate::message::Pattern;
 use crate::outbox::Request;
 use crate::plugin::{Catalog, Installed, Prepared, Role};
+use crate::tls::Ready;
 use crate::watch::{Seen, Subject, Watched};
 
 /// Sessions that are told of a route's end before others have a turn.
@@ -26,6 +29,8 @@ pub struct Reload {
     pub catalog: Arc<Catalog>,
     pub http: Arc<Http>,
     pub applier: Arc<Applier>,
+    pub edge: Arc<Edge>,
+    pub lock: Arc<Lock>,
     /// For the admin page.
     pub status: Arc<Mutex<ConfigStatus>>,
     runtime: Handle,
@@ -47,12 +52,19 @@ pub enum Key {
 }
 
 impl Reload {
-    pub fn new(config: Config, catalog: Arc<Catalog>, http: Arc<Http>, applier: Arc<Applier>) -> Self {
+    pub fn new(
+        config: Config,
+        catalog: Arc<Catalog>,
+        http: Arc<Http>,
+        applier: Arc<Applier>,
+        edge: Arc<Edge>,
+        lock: Arc<Lock>,
+    ) -> Self {
         let status = Arc::new(Mutex::new(ConfigStatus::new(&config)));
         let files = config.files();
         let seen = Seen::look_at(&files);
         let serving = Mutex::new(Serving { config, files, seen });
-        Self { catalog, http, applier, status, runtime: Handle::current(), serving }
+        Self { catalog, http, applier, edge, lock, status, runtime: Handle::current(), serving }
     }
 
     /// Reads the configuration again, and lets it serve if it can.
@@ -67,9 +79,10 @@ impl Reload {
         };
         let (attempt, files, trouble) = match self.read() {
             Ok(None) => (Attempt::Unchanged, self.serving.lock().config.files(), None),
-            Ok(Some((config, prepared))) => match site(&config, &prepared) {
+            Ok(Some(New { config, prepared, tls })) => match site(&config, &prepared) {
                 Ok(site) => {
                     let files = config.files();
+                    self.edge.install(&config, tls);
                     self.install(config, prepared, site, begun.elapsed());
                     (Attempt::Applied, files, None)
                 }
@@ -98,7 +111,7 @@ impl Reload {
     }
 
     /// None: it says what it said before.
-    fn read(&self) -> Result<Option<(Config, Prepared)>, Refused> {
+    fn read(&self) -> Result<Option<New>, Refused> {
         let config = {
             let serving = self.serving.lock();
             let config = serving.config.again()?;
@@ -107,9 +120,10 @@ impl Reload {
             }
             config
         };
-        let prepared = self.catalog.prepare(&config);
-        let prepared = prepared.map_err(|error| Refused { why: format!("{error:#}"), inputs: config.inputs() })?;
-        Ok(Some((config, prepared)))
+        let refused = |error| Refused { why: format!("{error:#}"), inputs: config.inputs() };
+        let tls = self.edge.prepare(&config).map_err(refused)?;
+        let prepared = self.catalog.prepare(&config).map_err(refused)?;
+        Ok(Some(New { config, prepared, tls }))
     }
 
     /// Nothing here can fail.
@@ -121,6 +135,7 @@ impl Reload {
         self.applier.node.rules.replace(&config.topics);
         self.applier.node.upstreams.replace(&config.upstreams);
         self.applier.claim(claims);
+        self.lock.change(config.admin_token.as_ref());
         self.http.install(site);
         let mut serving = self.serving.lock();
         restart_for.extend(serving.config.fixed(&config).into_iter().map(str::to_owned));
@@ -143,6 +158,13 @@ impl Reload {
             self.runtime.spawn(dismiss(self.applier.clone()));
         }
     }
+}
+
+/// A configuration that can serve.
+struct New {
+    config: Config,
+    prepared: Prepared,
+    tls: Option<Ready>,
 }
 
 /// A configuration that cannot serve.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
+use crate::certificate::ClientCertificate;
 use crate::hub::Subscription;
 use crate::message::{SessionId, TopicName};
 use crate::route::Route;
@@ -97,6 +98,7 @@ pub struct Handshake {
     target: Box<str>,
     path_len: u32,
     pub peer: IpAddr,
+    pub certificate: Option<ClientCertificate>,
     /// Names in lower case.
     headers: Box<[(Box<str>, Box<str>)]>,
     /// The route's parameters, percent-decoded.
@@ -111,7 +113,12 @@ impl Handshake {
         parameters: Vec<(Box<str>, Box<str>)>,
     ) -> Self {
         let path_len = target.find('?').unwrap_or(target.len()) as u32;
-        Self { target: target.into(), path_len, peer, headers: headers.into(), parameters: parameters.into() }
+        let (headers, parameters) = (headers.into(), parameters.into());
+        Self { target: target.into(), path_len, peer, certificate: None, headers, parameters }
+    }
+
+    pub fn with_certificate(self, certificate: Option<ClientCertificate>) -> Self {
+        Self { certificate, ..self }
     }
 
     pub fn path(&self) -> &str {

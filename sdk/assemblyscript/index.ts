@@ -15,6 +15,6 @@ import * as users from "./assembly/users";
 
 export { abort, cabi_realloc } from "./assembly/abi";
 export { Publication } from "./assembly/publication";
-export { Keep, Session, Subscribed } from "./assembly/session";
+export { CertificateFacts, Keep, Session, Subscribed } from "./assembly/session";
 export { Accepted, Closer, Decision, Field, Message, Position, Refusal, Verdict } from "./assembly/types";
 export { clock, config, history, hooks, kv, log, metrics, presence, random, sessions, topics, upstream, users };

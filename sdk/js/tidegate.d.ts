@@ -284,6 +284,21 @@ declare module "tidegate:plugin/on-presence@0.1.0" {
 declare module "tidegate:plugin/handshake@0.1.0" {
   import type { Session } from "tidegate:plugin/types@0.1.0";
 
+  /** What a client certificate says of its subject. */
+  export interface Certificate {
+    /** As RFC 4514 writes it, the last part first: `CN=ann,O=Example`. Commas and the like within values are escaped. */
+    subject: string;
+    /** The alternative names: DNS names in lower case, URIs, email addresses, IP addresses. */
+    dnsNames: string[];
+    uris: string[];
+    emails: string[];
+    addresses: string[];
+    /** `spiffe://DOMAIN/PATH`, if it is the certificate's only URI and well formed. */
+    spiffeId: string | null;
+    /** Until when it is valid: Unix time in seconds. */
+    notAfter: bigint;
+  }
+
   export function method(session: Session): string;
 
   /** Percent-encoded, as it came, without the query. */
@@ -312,6 +327,9 @@ declare module "tidegate:plugin/handshake@0.1.0" {
 
   /** The verified client certificate, DER. */
   export function clientCertificate(session: Session): Uint8Array | null;
+
+  /** The same certificate, read. None also if it cannot be read. */
+  export function certificateFacts(session: Session): Certificate | null;
 
   /** The subprotocols that the client offers, by its preference. */
   export function subprotocols(session: Session): string[];

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{ConfigArgs, runtime, start_log};
+use crate::tls::Ready;
 
 #[derive(Args)]
 pub struct Check {
@@ -14,8 +15,16 @@ impl Check {
     pub fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
         start_log(super::LogFormat::Text);
+        let tls = Ready::new(&config, None)?;
         let (config, plugins) = runtime()?.block_on(crate::load(config))?;
         say!("{}: fine", self.config.config.display());
+        for shown in tls.iter().flat_map(Ready::shown) {
+            say!("  certificate {} for {}", shown.file, shown.names);
+            match shown.warning() {
+                Some(warning) => say!("    WARNING: it {warning}"),
+                None => say!("    expires in {} days", shown.expires_in / 86_400),
+            }
+        }
         for route in &config.routes {
             let chain: Vec<_> = route.plugins.iter().map(|plugin| plugin.get_ref().as_str()).collect();
             say!("  route {} {} -> {}", route.name.get_ref(), route.path.get_ref(), chain.join(", "));

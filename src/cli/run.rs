@@ -65,8 +65,9 @@ impl Run {
             let signals = signals()?;
             let gateway = Gateway::build(config, inherited).await?;
             let (address, admin) = (gateway.address()?, gateway.admin_address()?);
+            let tls = gateway.tls_address()?.map(tracing::field::display);
             let process = std::process::id();
-            tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), process, "listening");
+            tracing::info!(%address, %admin, tls, version = env!("CARGO_PKG_VERSION"), process, "listening");
             gateway.run(signals, program).await
         });
         // Sessions that outlived the drain are broken off.

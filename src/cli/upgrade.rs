@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::ConfigArgs;
+use crate::config::Secret;
 
 /// Beyond the gateway's own `upgrade_timeout`.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +26,8 @@ impl Upgrade {
     pub fn run(self) -> anyhow::Result<()> {
         let config = self.config.load()?;
         let admin = reachable(self.admin.unwrap_or(config.admin));
-        let (status, body) = post(admin, "/upgrade", config.upgrade_timeout.0 + PATIENCE)
+        let token = config.admin_token.as_ref().map(Secret::text);
+        let (status, body) = post(admin, "/upgrade", token, config.upgrade_timeout.0 + PATIENCE)
             .with_context(|| format!("no answer from a gateway's admin address {admin}: say which one with --admin"))?;
         if status != 200 {
             bail!("{admin}: not upgraded: {}", body.trim());
@@ -47,10 +49,12 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Status and body of the answer.
-fn post(address: SocketAddr, path: &str, patience: Duration) -> anyhow::Result<(u16, String)> {
+fn post(address: SocketAddr, path: &str, token: Option<&str>, patience: Duration) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let shown = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{shown}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("what answers there speaks no HTTP")?;

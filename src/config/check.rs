@@ -8,6 +8,8 @@ use super::{CanaryConfig, Config};
 
 /// Longer than this, nobody would find out why nothing comes.
 const MAX_BATCH_TIME: Duration = Duration::from_secs(10);
+/// Characters of the admin address's token, at least: fewer can be guessed.
+const ADMIN_TOKEN: usize = 16;
 
 impl Config {
     pub(super) fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -89,6 +91,25 @@ impl Config {
                 let what = format!("there is no directory {}", files.directory.get_ref().display());
                 return Err(source.error(Some(files.directory.span()), what));
             }
+        }
+        Ok(())
+    }
+
+    /// What stands between the network and the routes.
+    pub(super) fn check_edge(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        self.check_tls(source)?;
+        self.check_http2(source)?;
+        self.check_proxy(source)
+    }
+
+    /// Puts the secret in the place of what refers to it.
+    pub(super) fn resolve_admin_token(&mut self, source: &Source<'_>, base: &Path) -> Result<(), ConfigError> {
+        let Some(token) = &mut self.admin_token else { return Ok(()) };
+        let at = source.text.find("admin_token").map(|at| at..at + 1);
+        token.resolve(base, "admin_token").map_err(|what| source.error(at.clone(), what))?;
+        if token.text().len() < ADMIN_TOKEN || !token.text().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let what = "admin_token: write 16 or more characters without spaces: `openssl rand -hex 32` makes some";
+            return Err(source.error(at, what));
         }
         Ok(())
     }

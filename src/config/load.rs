@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::{Config, Overrides, PluginConfig, RouteConfig, reload};
+use super::{Config, Overrides, PluginConfig, RouteConfig, TlsConfig, reload};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,7 @@ impl Config {
             let directory = base.join(files.directory.get_ref());
             *files.directory.get_mut() = directory;
         }
+        config.place_tls(base);
         config.origin.file = file.to_owned();
         config.origin.secrets =
             config.plugins.values().flat_map(|plugin| reload::secret_files(&plugin.config, base)).collect();
@@ -109,9 +110,13 @@ impl Config {
         let password = config.redis.as_ref().and_then(|redis| redis.password.as_ref());
         let password = password.map(|password| toml::Table::from_iter([(String::new(), password.value().clone())]));
         config.origin.secrets.extend(password.iter().flat_map(|table| reload::secret_files(table, base)));
+        let token = config.admin_token.as_ref();
+        let token = token.map(|token| toml::Table::from_iter([(String::new(), token.value().clone())]));
+        config.origin.secrets.extend(token.iter().flat_map(|table| reload::secret_files(table, base)));
+        config.origin.secrets.extend(config.tls.iter().flat_map(TlsConfig::files).cloned());
         let checked = config.resolve(&source, base);
         let checked = checked.and_then(|()| config.check(&source)).and_then(|()| config.check_upstreams(&source));
-        let checked = checked.and_then(|()| config.check_redis(&source));
+        let checked = checked.and_then(|()| config.check_redis(&source)).and_then(|()| config.check_edge(&source));
         checked.map_err(|error| ConfigError { inputs: config.inputs(), ..error })?;
         config.origin.text = text.to_owned();
         Ok(config)
@@ -131,6 +136,8 @@ impl Config {
             }
         }
         self.resolve_redis(source, base)?;
+        self.resolve_admin_token(source, base)?;
+        self.resolve_tls(source)?;
         for upstream in &mut self.upstreams {
             let at = format!("upstream {}: headers", upstream.name.get_ref());
             let resolved = resolve_secrets(&mut Value::Table(upstream.headers.clone()), base, &at, &mut Vec::new());

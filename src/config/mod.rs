@@ -4,12 +4,15 @@ mod check;
 mod compression;
 mod drain;
 mod hosts;
+mod http2;
 mod load;
 mod plugin;
+mod proxy;
 mod record;
 mod redis;
 mod reload;
 mod route;
+mod tls;
 mod units;
 mod upstream;
 
@@ -25,17 +28,20 @@ pub use check::is_name;
 pub use compression::CompressionConfig;
 pub use drain::DrainConfig;
 pub use hosts::HostPattern;
+pub use http2::{Http2Config, Http2Mode};
 pub use load::{ConfigError, plugin_file};
 pub use plugin::{
     BreakerConfig, CanaryConfig, CanaryStep, Grants, PluginConfig, PluginLimits, RollbackConfig, ShadowConfig,
 };
+pub use proxy::{ForwardedHeader, Network, ProxyConfig};
 pub use record::{RecordConfig, RedactConfig, Redaction};
-pub use redis::{RedisConfig, Urls, without_password};
+pub use redis::{RedisConfig, Secret, Urls, without_password};
 pub use reload::{Attempt, ConfigStatus, Overrides};
 pub use route::{
     BatchConfig, FailedEvent, HeartbeatConfig, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig,
     RouteLimits, Transport,
 };
+pub use tls::{CertificateConfig, ClientAuth, Pem, TlsConfig, TlsVersion};
 pub use units::{Size, Span};
 pub use upstream::UpstreamConfig;
 
@@ -48,6 +54,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/live`, `/ready`, `/metrics` and `/plugins` are served. Not for the public.
     pub admin: SocketAddr,
+    /// Who asks the admin address for more than `/live` and `/ready` must show this, as `Authorization: Bearer TOKEN`.
+    /// `{ env = "NAME" }` and `{ file = "PATH" }` stand for secrets. Absent: everybody who can connect there may.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub admin_token: Option<Secret>,
     /// The plugins, `NAME.wasm`; watched while the gateway runs.
     pub plugin_directory: PathBuf,
     /// Compiled plugins. Only the gateway may be able to write here: what lies in it is run as it is.
@@ -86,6 +96,12 @@ pub struct Config {
     pub drain: DrainConfig,
     /// What several nodes share. Absent: this node stands alone.
     pub redis: Option<RedisConfig>,
+    /// TLS towards clients. Absent: plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// HTTP/2 towards clients.
+    pub http2: Http2Config,
+    /// What stands in front of the gateway and may say where clients come from.
+    pub proxy: ProxyConfig,
     /// Settings of plugins, by name.
     #[serde(rename = "plugin")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, PluginConfig>"))]
@@ -100,6 +116,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            admin_token: None,
             plugin_directory: "plugins".into(),
             cache_directory: ".tidegate-cache".into(),
             plugin_stack: Size(256 << 10),
@@ -116,6 +133,9 @@ impl Default for Config {
             files: Vec::new(),
             drain: DrainConfig::default(),
             redis: None,
+            tls: None,
+            http2: Http2Config::default(),
+            proxy: ProxyConfig::default(),
             plugins: BTreeMap::new(),
             origin: reload::Origin::default(),
         }

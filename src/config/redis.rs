@@ -109,6 +109,15 @@ impl Secret {
     pub(super) fn value(&self) -> &Value {
         &self.0
     }
+
+    /// Puts the secret in the place of what refers to it.
+    pub(super) fn resolve(&mut self, base: &std::path::Path, at: &str) -> Result<(), String> {
+        self.0 = resolve_secrets(&mut self.0, base, at, &mut Vec::new())?;
+        match self.0.as_str() {
+            Some(_) => Ok(()),
+            None => Err(format!("{at}: write a text, or {{ env = \"NAME\" }} or {{ file = \"PATH\" }}")),
+        }
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -128,13 +137,7 @@ pub fn without_password(url: &str) -> String {
 impl Config {
     pub(super) fn resolve_redis(&mut self, source: &Source<'_>, base: &std::path::Path) -> Result<(), ConfigError> {
         let Some(password) = self.redis.as_mut().and_then(|redis| redis.password.as_mut()) else { return Ok(()) };
-        let resolved = resolve_secrets(&mut password.0, base, "redis.password", &mut Vec::new());
-        password.0 = resolved.map_err(|what| source.error(table(source), what))?;
-        if password.0.as_str().is_none() {
-            let what = "redis.password: write a text, or { env = \"NAME\" } or { file = \"PATH\" }";
-            return Err(source.error(table(source), what));
-        }
-        Ok(())
+        password.resolve(base, "redis.password").map_err(|what| source.error(table(source), what))
     }
 
     pub(super) fn check_redis(&self, source: &Source<'_>) -> Result<(), ConfigError> {

@@ -14,7 +14,7 @@ use super::{Config, ConfigError, Urls, plugin_file};
 pub(super) struct Origin {
     pub file: PathBuf,
     pub text: String,
-    /// What the settings of plugins refer to by `{ file = "PATH" }`.
+    /// What is referred to by `{ file = "PATH" }`, certificates and their keys.
     pub secrets: Vec<PathBuf>,
     pub overrides: Overrides,
 }
@@ -80,10 +80,14 @@ impl Config {
             && self.plugins == other.plugins
             && self.upstreams == other.upstreams
             && self.redis == other.redis
+            && self.tls == other.tls
+            && self.admin_token == other.admin_token
     }
 
     /// The keys in which `new` differs and that only a restart can change.
     pub fn fixed(&self, new: &Self) -> Vec<&'static str> {
+        // Whether TLS is spoken, and where. All else of it can change.
+        let of_tls = |config: &Self| config.tls.as_ref().map(|tls| tls.listen);
         let differs = [
             ("listen", self.listen != new.listen),
             ("admin", self.admin != new.admin),
@@ -96,6 +100,7 @@ impl Config {
             ("kv_memory", self.kv_memory != new.kv_memory),
             ("history_memory", self.history_memory != new.history_memory),
             ("redis", self.redis != new.redis),
+            ("tls.listen", of_tls(self) != of_tls(new)),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

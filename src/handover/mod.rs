@@ -23,6 +23,7 @@ pub use self::told::{Ask, Upgrade, until_told};
 
 /// The names of descriptors, in `LISTEN_FDNAMES`.
 const PUBLIC: &str = "public";
+const TLS: &str = "tls";
 const ADMIN: &str = "admin";
 const PREDECESSOR: &str = "predecessor";
 /// What a process says when it serves.
@@ -32,6 +33,8 @@ const READY: &str = "ready";
 #[derive(Default)]
 pub struct Inherited {
     pub public: Option<TcpListener>,
+    /// For `tls.listen`.
+    pub tls: Option<TcpListener>,
     pub admin: Option<TcpListener>,
     pub predecessor: Option<Arc<Predecessor>>,
 }
@@ -62,6 +65,7 @@ impl Inherited {
             }
             match name {
                 PUBLIC if inherited.public.is_none() => inherited.public = Some(socket),
+                TLS if inherited.tls.is_none() => inherited.tls = Some(socket),
                 ADMIN if inherited.admin.is_none() => inherited.admin = Some(socket),
                 _ => unnamed.push(socket),
             }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::AsyncReadExt;
 
-use super::{ADMIN, PREDECESSOR, PUBLIC, READY};
+use super::{ADMIN, PREDECESSOR, PUBLIC, READY, TLS};
 
 /// What is read of a successor's last words.
 const WORDS: u64 = 4 << 10;
@@ -28,6 +28,7 @@ pub struct Program {
 /// What a successor gets.
 pub struct Sockets {
     pub public: OwnedFd,
+    pub tls: Option<OwnedFd>,
     pub admin: OwnedFd,
 }
 
@@ -95,11 +96,13 @@ fn start(program: &Program, sockets: &Sockets, theirs: UnixStream) -> anyhow::Re
     let mut command = Command::new(&program.path);
     command.args(&program.arguments);
     // The number of a process that there is not yet cannot be said; whoever finds none takes the sockets for its own.
-    command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS_FIRST_FD").env("LISTEN_FDS", "3");
-    command.env("LISTEN_FDNAMES", [PUBLIC, ADMIN, PREDECESSOR].join(":"));
-    let given = [sockets.public.as_fd(), sockets.admin.as_fd(), theirs.as_fd()];
+    let tls = sockets.tls.as_ref().map(|tls| (TLS, tls.as_fd()));
+    let given = [(PUBLIC, sockets.public.as_fd()), (ADMIN, sockets.admin.as_fd()), (PREDECESSOR, theirs.as_fd())];
+    let given: Vec<_> = given.into_iter().chain(tls).collect();
+    command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS_FIRST_FD").env("LISTEN_FDS", given.len().to_string());
+    command.env("LISTEN_FDNAMES", given.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(":"));
     let mut mappings = Vec::with_capacity(given.len());
-    for (descriptor, child_fd) in given.into_iter().zip(3..) {
+    for ((_, descriptor), child_fd) in given.into_iter().zip(3..) {
         mappings.push(FdMapping { parent_fd: descriptor.try_clone_to_owned()?, child_fd });
     }
     command.fd_mappings(mappings).context("descriptors collide")?;

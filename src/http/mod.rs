@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::apply::Applier;
+use crate::certificate::ClientCertificate;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
@@ -143,7 +144,8 @@ impl Http {
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let upgrade = hyper::upgrade::on(&mut request);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
+        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)
+            .with_certificate(request.extensions_mut().remove::<ClientCertificate>());
         let chain = route.chain.load_full();
         let introduced = request.extensions_mut().remove::<Introduced>();
         let (state, mut effects) =

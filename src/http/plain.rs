@@ -15,6 +15,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{Http, Introduced, headers};
+use crate::certificate::ClientCertificate;
 use crate::plugin::{Effect, Effects, Event, Failure, Hook, HttpAnswer, HttpRequest, RouteChain};
 use crate::reply::{Body, Refusal, internal, text, unavailable, unavailable_for};
 use crate::state::{Handshake, SessionState};
@@ -61,7 +62,8 @@ impl Http {
         let decided = introduced.is_some() || chain.has(Hook::Authenticate);
         if config.authenticate && decided && !is_preflight(&parts) {
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let handshake = Handshake::new(target, peer, headers(&parts.headers), parameters);
+            let handshake = Handshake::new(target, peer, headers(&parts.headers), parameters)
+                .with_certificate(parts.extensions.get::<ClientCertificate>().cloned());
             let (state, effects) = self.authenticate(&route, &chain, "http", handshake, introduced).await?;
             event.effects = effects;
             admitted = Some(state);
@@ -111,11 +113,17 @@ impl Http {
 
 /// The host that was asked. Two of them, or none in HTTP/1.1, would be two opinions on where the request belongs.
 pub(super) fn authority<B>(request: &Request<B>) -> Result<String, Refusal> {
+    if let Some(asked) = request.uri().authority().filter(|_| request.version() == hyper::Version::HTTP_2) {
+        // HTTP/2 names it in the target; a Host beside it must be the same (RFC 9113 section 8.3.1).
+        let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(asked.as_str().as_bytes());
+        return match request.headers().get_all(header::HOST).iter().all(same) {
+            true => Ok(asked.to_string()),
+            false => Err(refusal(StatusCode::BAD_REQUEST, "Host must be the request's :authority")),
+        };
+    }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().map(str::to_owned).ok(),
-        // HTTP/2 names it in the target.
-        (None, _) if request.version() == hyper::Version::HTTP_2 => request.uri().authority().map(ToString::to_string),
         (None, _) if request.version() < hyper::Version::HTTP_11 => Some(String::new()),
         _ => None,
     }

@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::plain::{self, refusal};
 use super::{Http, Introduced, Place, headers};
+use crate::certificate::ClientCertificate;
 use crate::listener::Permit;
 use crate::message::{Close, Closer, Message};
 use crate::outbox::{Answer, Ask, Mailbox, Outbox, Request as Asked, Secret};
@@ -149,7 +150,8 @@ impl Http {
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters);
+        let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)
+            .with_certificate(request.extensions_mut().remove::<ClientCertificate>());
         let chain = route.chain.load_full();
         let introduced = request.extensions_mut().remove::<Introduced>();
         let transport = match kind {

@@ -2,7 +2,7 @@
 import { Accepted, Field, Message, Position, Refusal } from "./types";
 
 // Where imports put results that are not one number.
-export const RESULT: usize = memory.data(48, 8);
+export const RESULT: usize = memory.data(72, 8);
 
 /** How the gateway gets memory for what it hands over. What it has put there is freed by the functions below. */
 export function cabi_realloc(old: usize, oldSize: usize, align: usize, size: usize): usize {

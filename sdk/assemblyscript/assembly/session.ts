@@ -10,6 +10,24 @@ export enum Keep {
   Oldest,
 }
 
+/** What a client certificate says of its subject. */
+export class CertificateFacts {
+  constructor(
+    /** As RFC 4514 writes it, the last part first: `CN=ann,O=Example`. Commas and the like within values are escaped. */
+    readonly subject: string,
+    /** DNS names in lower case. */
+    readonly dnsNames: string[],
+    readonly uris: string[],
+    readonly emails: string[],
+    /** IP addresses. */
+    readonly addresses: string[],
+    /** `spiffe://DOMAIN/PATH`, if it is the certificate's only URI and well formed. */
+    readonly spiffeId: string | null,
+    /** Until when it is valid: Unix time in seconds. */
+    readonly notAfter: u64,
+  ) {}
+}
+
 /** Good as long as the call runs that received it. */
 export class Session {
   constructor(readonly handle: u64) {}
@@ -215,6 +233,16 @@ export class Session {
   get clientCertificate(): ArrayBuffer | null {
     handshake.clientCertificate(this.handle, RESULT);
     return someBytesAt(RESULT);
+  }
+
+  /** What the verified client certificate says of its subject. */
+  get certificateFacts(): CertificateFacts | null {
+    handshake.certificateFacts(this.handle, RESULT);
+    if (!load<u8>(RESULT)) return null;
+    return new CertificateFacts(
+      stringAt(RESULT + 8), stringsAt(RESULT + 16), stringsAt(RESULT + 24), stringsAt(RESULT + 32),
+      stringsAt(RESULT + 40), someStringAt(RESULT + 48), load<u64>(RESULT, 64),
+    );
   }
 
   /** The subprotocols that the client offers, by its preference. */

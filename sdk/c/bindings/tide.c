@@ -35,6 +35,9 @@ extern void __wasm_import_tide_handshake_peer_address(int64_t, uint8_t *);
 __attribute__((__import_module__("tidegate:plugin/handshake@0.1.0"), __import_name__("client-certificate")))
 extern void __wasm_import_tide_handshake_client_certificate(int64_t, uint8_t *);
 
+__attribute__((__import_module__("tidegate:plugin/handshake@0.1.0"), __import_name__("certificate-facts")))
+extern void __wasm_import_tide_handshake_certificate_facts(int64_t, uint8_t *);
+
 __attribute__((__import_module__("tidegate:plugin/handshake@0.1.0"), __import_name__("subprotocols")))
 extern void __wasm_import_tide_handshake_subprotocols(int64_t, uint8_t *);
 
@@ -727,6 +730,21 @@ void tide_list_string_free(tide_list_string_t *ptr) {
   }
 }
 
+void tide_handshake_certificate_free(tide_handshake_certificate_t *ptr) {
+  tide_string_free(&ptr->subject);
+  tide_list_string_free(&ptr->dns_names);
+  tide_list_string_free(&ptr->uris);
+  tide_list_string_free(&ptr->emails);
+  tide_list_string_free(&ptr->addresses);
+  tide_option_string_free(&ptr->spiffe_id);
+}
+
+void tide_handshake_option_certificate_free(tide_handshake_option_certificate_t *ptr) {
+  if (ptr->is_some) {
+    tide_handshake_certificate_free(&ptr->val);
+  }
+}
+
 void tide_handshake_result_void_refusal_free(tide_handshake_result_void_refusal_t *ptr) {
   if (!ptr->is_err) {
   } else {
@@ -1182,6 +1200,48 @@ bool tide_handshake_client_certificate(tide_handshake_session_t session, tide_li
     case 1: {
       option.is_some = true;
       option.val = (tide_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool tide_handshake_certificate_facts(tide_handshake_session_t session, tide_handshake_certificate_t *ret) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(16+14*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_tide_handshake_certificate_facts((int64_t) (session), ptr);
+  tide_handshake_option_certificate_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      tide_option_string_t option0;
+      switch ((int32_t) *((uint8_t*) (ptr + (8+10*sizeof(void*))))) {
+        case 0: {
+          option0.is_some = false;
+          break;
+        }
+        case 1: {
+          option0.is_some = true;
+          option0.val = (tide_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+11*sizeof(void*))))), (*((size_t*) (ptr + (8+12*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      option.val = (tide_handshake_certificate_t) {
+        (tide_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 8))), (*((size_t*) (ptr + (8+sizeof(void*))))) },
+        (tide_list_string_t) { (tide_string_t*)(*((uint8_t **) (ptr + (8+2*sizeof(void*))))), (*((size_t*) (ptr + (8+3*sizeof(void*))))) },
+        (tide_list_string_t) { (tide_string_t*)(*((uint8_t **) (ptr + (8+4*sizeof(void*))))), (*((size_t*) (ptr + (8+5*sizeof(void*))))) },
+        (tide_list_string_t) { (tide_string_t*)(*((uint8_t **) (ptr + (8+6*sizeof(void*))))), (*((size_t*) (ptr + (8+7*sizeof(void*))))) },
+        (tide_list_string_t) { (tide_string_t*)(*((uint8_t **) (ptr + (8+8*sizeof(void*))))), (*((size_t*) (ptr + (8+9*sizeof(void*))))) },
+        option0,
+        (uint64_t) (*((int64_t*) (ptr + (8+14*sizeof(void*))))),
+      };
       break;
     }
   }

@@ -84,9 +84,29 @@ typedef tide_types_session_t tide_handshake_session_t;
 typedef tide_types_refusal_t tide_handshake_refusal_t;
 
 typedef struct {
+  tide_string_t *ptr;
+  size_t len;
+} tide_list_string_t;
+
+typedef struct {
   bool is_some;
   tide_string_t val;
 } tide_option_string_t;
+
+// What a client certificate says of its subject.
+typedef struct tide_handshake_certificate_t {
+  // As RFC 4514 writes it, the last part first: `CN=ann,O=Example`. Commas and the like within values are escaped.
+  tide_string_t   subject;
+  // The alternative names: DNS names in lower case, URIs, email addresses, IP addresses.
+  tide_list_string_t   dns_names;
+  tide_list_string_t   uris;
+  tide_list_string_t   emails;
+  tide_list_string_t   addresses;
+  // `spiffe://DOMAIN/PATH`, if it is the certificate's only URI and well formed.
+  tide_option_string_t   spiffe_id;
+  // Until when it is valid: Unix time in seconds.
+  uint64_t   not_after;
+} tide_handshake_certificate_t;
 
 typedef struct {
   tide_string_t f0;
@@ -104,9 +124,9 @@ typedef struct {
 } tide_option_list_u8_t;
 
 typedef struct {
-  tide_string_t *ptr;
-  size_t len;
-} tide_list_string_t;
+  bool is_some;
+  tide_handshake_certificate_t val;
+} tide_handshake_option_certificate_t;
 
 typedef struct {
   bool is_err;
@@ -544,6 +564,8 @@ extern bool tide_handshake_cookie(tide_handshake_session_t session, tide_string_
 extern void tide_handshake_peer_address(tide_handshake_session_t session, tide_string_t *ret);
 // The verified client certificate, DER.
 extern bool tide_handshake_client_certificate(tide_handshake_session_t session, tide_list_u8_t *ret);
+// The same certificate, read. None also if it cannot be read.
+extern bool tide_handshake_certificate_facts(tide_handshake_session_t session, tide_handshake_certificate_t *ret);
 // The subprotocols that the client offers, by its preference.
 extern void tide_handshake_subprotocols(tide_handshake_session_t session, tide_list_string_t *ret);
 // Effect, `on-authenticate` only: speak this one of the offered subprotocols. `invalid`: it was not offered.
@@ -768,6 +790,10 @@ void tide_list_tuple2_string_string_free(tide_list_tuple2_string_string_t *ptr);
 void tide_option_list_u8_free(tide_option_list_u8_t *ptr);
 
 void tide_list_string_free(tide_list_string_t *ptr);
+
+void tide_handshake_certificate_free(tide_handshake_certificate_t *ptr);
+
+void tide_handshake_option_certificate_free(tide_handshake_option_certificate_t *ptr);
 
 void tide_handshake_result_void_refusal_free(tide_handshake_result_void_refusal_t *ptr);
 

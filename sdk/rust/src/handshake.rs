@@ -4,7 +4,34 @@
 //! `keep_headers` names. Headers, cookies among them, are seen by plugins that have a grant for them (`headers`); to
 //! others they are not there. The setters are for `authenticate` only, and trap elsewhere.
 
-use crate::{Refusal, Session, host::handshake};
+use crate::host::{data, handshake};
+use crate::{Refusal, Session};
+
+/// What a client certificate says of its subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// As RFC 4514 writes it, the last part first: `CN=ann,O=Example`. Commas and the like within values are escaped.
+    pub subject: String,
+    /// DNS names in lower case.
+    pub dns_names: Vec<String>,
+    /// URIs among the alternative names.
+    pub uris: Vec<String>,
+    /// Email addresses among them.
+    pub emails: Vec<String>,
+    /// IP addresses among them.
+    pub addresses: Vec<String>,
+    /// `spiffe://DOMAIN/PATH`, if it is the certificate's only URI and well formed.
+    pub spiffe_id: Option<String>,
+    /// Until when it is valid: Unix time in seconds.
+    pub not_after: u64,
+}
+
+impl From<data::Certificate> for CertificateFacts {
+    fn from(read: data::Certificate) -> Self {
+        let data::Certificate { subject, dns_names, uris, emails, addresses, spiffe_id, not_after } = read;
+        Self { subject, dns_names, uris, emails, addresses, spiffe_id, not_after }
+    }
+}
 
 impl Session {
     /// The request's method.
@@ -56,6 +83,11 @@ impl Session {
     /// The verified client certificate, DER.
     pub fn client_certificate(self) -> Option<Vec<u8>> {
         handshake::client_certificate(self.handle)
+    }
+
+    /// What the verified client certificate says of its subject.
+    pub fn certificate_facts(self) -> Option<CertificateFacts> {
+        handshake::certificate_facts(self.handle).map(CertificateFacts::from)
     }
 
     /// The subprotocols that the client offers, by its preference.

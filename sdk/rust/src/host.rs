@@ -10,6 +10,7 @@ pub(crate) use crate::testing::host::*;
 pub(crate) mod data {
     use crate::bindings::imports::tidegate::plugin as generated;
 
+    pub(crate) use generated::handshake::Certificate;
     pub(crate) use generated::log::Level;
     pub(crate) use generated::session::Keep;
     #[cfg(not(target_arch = "wasm32"))]

@@ -112,6 +112,7 @@ pub mod wasm;
 pub use decision::Decision;
 pub use error::{Context, Error, Refusal, Result};
 pub use export::{Exported, Hook};
+pub use handshake::CertificateFacts;
 pub use message::{Message, Verdict};
 pub use plugin::{Close, Closer, Plugin};
 pub use publication::Publication;

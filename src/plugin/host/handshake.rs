@@ -4,6 +4,7 @@ use wasmtime::{Error, Result};
 
 use super::wit::types::Refusal;
 use super::{Quota, State, mistake, wit};
+use crate::certificate::Facts;
 use crate::plugin::event::Hook;
 
 /// Bytes of a refusal's body.
@@ -88,8 +89,22 @@ impl wit::handshake::Host for State {
     }
 
     fn client_certificate(&mut self, session: u64) -> Result<Option<Vec<u8>>> {
-        // Plain TCP has none.
-        self.session(session).map(|_| None)
+        let certificate = self.session(session)?.handshake.certificate.as_ref();
+        Ok(certificate.map(|certificate| certificate.0.to_vec()))
+    }
+
+    fn certificate_facts(&mut self, session: u64) -> Result<Option<wit::handshake::Certificate>> {
+        let certificate = self.session(session)?.handshake.certificate.as_ref();
+        let Some(facts) = certificate.and_then(|certificate| Facts::of(&certificate.0)) else { return Ok(None) };
+        Ok(Some(wit::handshake::Certificate {
+            subject: self.given(facts.subject),
+            dns_names: self.given(facts.dns),
+            uris: self.given(facts.uris),
+            emails: self.given(facts.emails),
+            addresses: facts.addresses.iter().map(ToString::to_string).collect(),
+            spiffe_id: facts.spiffe,
+            not_after: facts.not_after.try_into().unwrap_or(0),
+        }))
     }
 
     fn subprotocols(&mut self, session: u64) -> Result<Vec<String>> {

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::certificate::ClientCertificate;
 use crate::hub::Subscription;
 use crate::message::{SessionId, TopicName};
 use crate::plugin::effects::Effect;
@@ -48,6 +51,9 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+    /// The client's certificate: DER in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// Offered subprotocols are read without a grant.
@@ -98,6 +104,7 @@ impl Snapshot {
                 peer: state.handshake.peer,
                 headers: seen.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
                 parameters: pairs(state.handshake.parameters()),
+                certificate: state.handshake.certificate.as_ref().map(|certificate| STANDARD.encode(&certificate.0)),
             },
         })
     }
@@ -116,9 +123,11 @@ impl Snapshot {
         let timer =
             |(plugin, name): (String, String)| Timer { plugin: plugin.into(), name: name.into(), at: Instant::now() };
         let transport = ["websocket", "http", "sse", "long-poll"].into_iter().find(|known| *known == self.transport);
-        let Request { target, peer, headers, parameters } = handshake;
+        let Request { target, peer, headers, parameters, certificate } = handshake;
         let boxed = |(name, value): (String, String)| (name.into(), value.into());
         let parameters = parameters.into_iter().map(boxed).collect();
+        let certificate = certificate.map(|text| STANDARD.decode(text).map(|der| ClientCertificate(der.into())));
+        let certificate = certificate.transpose().map_err(|_| "the certificate is no base64".to_owned())?;
         Ok(SessionState {
             id: SessionId::parse(&id).ok_or_else(|| format!("{id:?} is no session's id"))?,
             route,
@@ -126,7 +135,8 @@ impl Snapshot {
             user: user.map(Arc::from),
             subprotocol: subprotocol.map(Into::into),
             attributes: attributes.into_iter().map(boxed).collect(),
-            handshake: Handshake::new(&target, peer, headers.into_iter().map(boxed).collect(), parameters),
+            handshake: Handshake::new(&target, peer, headers.into_iter().map(boxed).collect(), parameters)
+                .with_certificate(certificate),
             subscriptions: topics.into_iter().map(topic).collect::<Result<_, _>>()?,
             timers: timers.into_iter().map(timer).collect(),
             expiry: None,

@@ -31,6 +31,9 @@ export declare function peerAddress(session: u64, result: usize): void;
 @external("tidegate:plugin/handshake@0.1.0", "client-certificate")
 export declare function clientCertificate(session: u64, result: usize): void;
 
+@external("tidegate:plugin/handshake@0.1.0", "certificate-facts")
+export declare function certificateFacts(session: u64, result: usize): void;
+
 @external("tidegate:plugin/handshake@0.1.0", "subprotocols")
 export declare function subprotocols(session: u64, result: usize): void;
 

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::effect::{Class, Effect};
 use super::gateway::Gateway;
 use super::state::Peer;
-use crate::{Decision, Error, Exported, Hook, Result, Session};
+use crate::{CertificateFacts, Decision, Error, Exported, Hook, Result, Session};
 
 /// The HTTP request of a session.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,7 @@ pub(super) struct Request {
     pub(super) subprotocols: Vec<String>,
     pub(super) peer: String,
     pub(super) certificate: Option<Vec<u8>>,
+    pub(super) certificate_facts: Option<CertificateFacts>,
 }
 
 /// A client that is about to connect.
@@ -111,6 +112,12 @@ impl<P: Exported> Connect<P> {
     /// The client's certificate, DER.
     pub fn certificate(mut self, der: &[u8]) -> Self {
         self.request.certificate = Some(der.to_vec());
+        self
+    }
+
+    /// What the client's certificate says. The gateway reads it from the certificate; here a test says both.
+    pub fn certificate_facts(mut self, facts: CertificateFacts) -> Self {
+        self.request.certificate_facts = Some(facts);
         self
     }
 

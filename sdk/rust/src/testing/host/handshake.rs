@@ -1,11 +1,12 @@
 //! Of `handshake`: the request, and the answer to it.
 
 use super::check;
-use crate::Refusal;
+use crate::host::data::Certificate;
 use crate::testing::call;
 use crate::testing::connect::Request;
 use crate::testing::effect::Effect;
 use crate::testing::state::{Peer, fits};
+use crate::{CertificateFacts, Refusal};
 
 pub(crate) fn method(session: u64) -> String {
     read(session, |_| "GET".to_owned())
@@ -58,6 +59,12 @@ pub(crate) fn peer_address(session: u64) -> String {
 
 pub(crate) fn client_certificate(session: u64) -> Option<Vec<u8>> {
     read(session, |request| request.certificate.clone())
+}
+
+pub(crate) fn certificate_facts(session: u64) -> Option<Certificate> {
+    let facts = read(session, |request| request.certificate_facts.clone())?;
+    let CertificateFacts { subject, dns_names, uris, emails, addresses, spiffe_id, not_after } = facts;
+    Some(Certificate { subject, dns_names, uris, emails, addresses, spiffe_id, not_after })
 }
 
 pub(crate) fn subprotocols(session: u64) -> Vec<String> {
