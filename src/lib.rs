@@ -433,8 +433,6 @@ fn open((listener, door): (Listener, Door), reload: &Reload, drain: &Drain) -> i
         }
     })
 }
-    }
-}
 
 fn in_use(what: &str, address: SocketAddr) -> String {
     format!("the address {address} (`{what}`) cannot be had: is another gateway running? Choose another with --{what}")

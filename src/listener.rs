@@ -47,12 +47,7 @@ impl Listener {
     }
 
     /// Another address, whose connections count among this one's.
-    pub fn beside(
-        &self,
-        name: &str,
-        socket: Option<std::net::TcpListener>,
-        address: SocketAddr,
-    ) -> io::Result<Self> {
+    pub fn beside(&self, name: &str, socket: Option<std::net::TcpListener>, address: SocketAddr) -> io::Result<Self> {
         let (permits, metrics) = (self.permits.clone(), self.metrics.clone());
         let Some(socket) = socket else { return Self::bind_with(name, address, permits, metrics) };
         socket.set_nonblocking(true)?;

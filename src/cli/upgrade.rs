@@ -53,7 +53,8 @@ fn post(address: SocketAddr, path: &str, token: Option<&str>, patience: Duration
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(patience))?;
     let shown = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{shown}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{shown}Content-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

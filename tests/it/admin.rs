@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, get};
+use crate::support::http::ask;
 use crate::support::{Gateway, until};
 
 const CONFIG: &str = r#"
@@ -83,4 +84,53 @@ async fn clients_do_not_reach_the_pages() {
         let (status, body) = get(gateway.address(), page).await;
         assert_eq!(status, 404, "{page}: {body}");
     }
+}
+
+#[tokio::test]
+async fn with_a_token_the_pages_are_for_those_who_have_it() {
+    let token = "admin_token = { file = \"token.txt\" }\n";
+    let directory = Gateway::prepare(&format!("{token}{CONFIG}"), &[]);
+    let secret = "0123456789abcdef-secret";
+    std::fs::write(directory.path().join("token.txt"), format!("{secret}\n")).unwrap();
+    let gateway = Gateway::run(directory).await;
+    let ask = |method: &'static str, path: &'static str, shown: Option<String>, body: String| {
+        let address = gateway.admin_address();
+        async move {
+            let shown = shown.map(|shown| ("authorization", shown));
+            let headers: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            ask(address, method, path, &headers, &body).await
+        }
+    };
+    let bearer = |token: &str| Some(format!("Bearer {token}"));
+    for path in ["/live", "/ready"] {
+        assert_eq!(ask("GET", path, None, String::new()).await.status, 200, "{path}");
+    }
+    for path in ["/", "/metrics", "/plugins", "/config", "/topics", "/nodes", "/nothing"] {
+        let refused = ask("GET", path, None, String::new()).await;
+        assert_eq!((refused.status, refused.headers["www-authenticate"].as_str()), (401, "Bearer"), "{path}");
+    }
+    let wrong = [bearer("0123456789abcdef-secreT"), bearer(&secret[..10]), bearer(""), Some(format!("Basic {secret}"))];
+    for wrong in wrong.into_iter().chain([Some(secret.to_owned()), Some("Bearer".to_owned()), Some(String::new())]) {
+        assert_eq!(ask("GET", "/metrics", wrong.clone(), String::new()).await.status, 401, "{wrong:?}");
+    }
+    let refused = ask("POST", "/routes/echo/record", None, String::new()).await;
+    assert_eq!(refused.status, 401, "what changes something first of all");
+    assert_eq!(ask("GET", "/metrics", bearer(secret), String::new()).await.status, 200);
+    let large = "x".repeat(100 << 10);
+    assert_eq!(ask("POST", "/routes/echo/record/stop", bearer(secret), large.clone()).await.status, 413);
+    assert_eq!(ask("POST", "/routes/echo/record/stop", None, large).await.status, 401);
+    let small = "x".repeat(1 << 10);
+    assert_eq!(ask("POST", "/routes/echo/record/stop", bearer(secret), small).await.status, 409, "nothing is recorded");
+    // The public address has nothing of it, whatever is shown.
+    let shown = [("authorization", secret)];
+    let elsewhere = crate::support::http::ask(gateway.address(), "GET", "/metrics", &shown, "").await;
+    assert_eq!(elsewhere.status, 404);
+
+    // Another token without a restart.
+    std::fs::write(gateway.directory().join("token.txt"), "another-secret-0123456789").unwrap();
+    until("the other token", || async {
+        (ask("GET", "/metrics", bearer("another-secret-0123456789"), String::new()).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(ask("GET", "/metrics", bearer(secret), String::new()).await.status, 401);
 }

@@ -10,6 +10,7 @@ pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod redis;
 pub(crate) mod requests;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -161,6 +162,18 @@ impl Gateway {
     /// `ws://HOST:PORT` and the path.
     pub(crate) fn ws_url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
+    }
+
+    /// Where TLS has an address of its own.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        let log = self.log.lock().unwrap();
+        let line = log.iter().find(|line| line.contains("\"message\":\"listening\"")).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["tls"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where it runs.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn plugin_dir(&self) -> PathBuf {

@@ -43,6 +43,15 @@ impl Plugin for Hooks {
             ["deaf"] => session.set_attribute("deaf", "yes")?,
             ["seen"] => session.send(session.attribute("seen").unwrap_or_default()),
             ["header", name] => session.send(session.header(name).unwrap_or_else(|| "none".to_owned())),
+            ["peer"] => session.send(session.peer_address()),
+            ["certificate"] => session.send(match session.certificate_facts() {
+                Some(facts) => {
+                    let same = session.client_certificate().is_some_and(|der| der.first() == Some(&0x30));
+                    let spiffe = facts.spiffe_id.unwrap_or_default();
+                    format!("{} {spiffe} {} {same}", facts.subject, facts.dns_names.join(" "))
+                }
+                None => "none".to_owned(),
+            }),
             ["count", series] => metrics::count(series, 2),
             ["pass", _] => return Ok(Verdict::Next),
             _ => session.send("what?"),
