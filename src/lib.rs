@@ -27,6 +27,7 @@ mod message;
 mod metrics;
 mod node;
 mod outbox;
+mod permits;
 mod plugin;
 mod presence;
 mod proxy;
@@ -64,7 +65,7 @@ use crate::admin::{Admin, Lock};
 use crate::apply::{Applier, NodeIntake};
 use crate::broker::{Broker, MemoryBroker, RedisBroker};
 use crate::client::Client;
-use crate::config::{Config, DrainConfig};
+use crate::config::{Config, ConnectionsConfig, DrainConfig};
 use crate::drain::Drain;
 use crate::edge::{Arrived, Door, Edge};
 use crate::handover::{Sockets, Upgrade, systemd};
@@ -74,10 +75,12 @@ use crate::kv::{Kv, MemoryKv, RedisKv};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::permits::Permits;
 use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
 use crate::redis::Redis;
 use crate::reload::Reload;
 use crate::route::TopicRules;
+use crate::server::Bounds;
 use crate::source::{Clock, Random};
 use crate::tap::Tap;
 use crate::watch::Watch;
@@ -90,6 +93,8 @@ pub use crate::plugin::Status;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often the health of plugins is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// Descriptors that clients' connections leave free.
+const DESCRIPTORS: usize = 128;
 /// Connections on the admin address.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -103,6 +108,7 @@ pub struct Gateway {
     tls: Option<Listener>,
     admin: Listener,
     predecessor: Option<Arc<handover::Predecessor>>,
+    permits: Arc<Permits>,
     reload: Arc<Reload>,
     drain: Drain,
 }
@@ -218,11 +224,13 @@ impl Gateway {
         let (config, node, catalog, prepared) = prepare(config).await?;
         let metrics = node.metrics.clone();
         let Inherited { public, tls, admin, predecessor } = inherited;
-        let public = listener("public", "listen", public, config.listen, config.max_connections, &metrics)?;
+        let connections = within_descriptors(config.max_connections);
+        let public = listener("public", "listen", public, config.listen, connections, &metrics)?;
         let beside = |address| public.beside("tls", tls, address).with_context(|| in_use("tls.listen", address));
         let tls = config.tls.as_ref().and_then(|tls| tls.listen).map(beside).transpose()?;
         let admin = listener("admin", "admin", admin, config.admin, ADMIN_CONNECTIONS, &metrics)?;
-        let edge = Arc::new(Edge::new(&config, metrics)?);
+        let permits = Permits::new(config.connections.clone(), metrics.clone());
+        let edge = Arc::new(Edge::new(&config, permits.clone(), metrics)?);
         let lock = Arc::new(Lock::new(config.admin_token.as_ref()));
         let applier = Applier::new(node);
         let drain = Drain::default();
@@ -232,8 +240,19 @@ impl Gateway {
         catalog.begin_recordings();
         let (handshake_timeout, upgrade_timeout) = (config.handshake_timeout.0, config.upgrade_timeout.0);
         let leaving = config.drain;
-        let reload = Arc::new(Reload::new(config, catalog, http, applier, edge, lock));
-        Ok(Self { handshake_timeout, upgrade_timeout, leaving, public, tls, admin, predecessor, reload, drain })
+        let reload = Arc::new(Reload::new(config, catalog, http, permits.clone(), applier, edge, lock));
+        Ok(Self {
+            handshake_timeout,
+            upgrade_timeout,
+            leaving,
+            public,
+            tls,
+            admin,
+            predecessor,
+            permits,
+            reload,
+            drain,
+        })
     }
 
     /// Where clients connect.
@@ -255,7 +274,7 @@ impl Gateway {
     /// ends the drain at once.
     pub async fn run(self, signals: Signals, program: &Program) -> anyhow::Result<()> {
         let Self { handshake_timeout: timeout, upgrade_timeout, leaving, .. } = self;
-        let Self { public, tls, admin, predecessor, reload, drain, .. } = self;
+        let Self { public, tls, admin, predecessor, permits, reload, drain, .. } = self;
         let Signals { mut stop, reload: mut asked, upgrade: mut upgrades } = signals;
         let shared_tls = tls.as_ref().map(Listener::share).transpose()?;
         let sockets = Sockets { public: public.share()?, tls: shared_tls, admin: admin.share()? };
@@ -291,17 +310,19 @@ impl Gateway {
         let admin = tokio::spawn(admin.serve(replaced.clone(), move |stream, _, permit| {
             let (pages, drain) = (pages.clone(), pages_drain.clone());
             async move {
-                server::serve(stream, timeout, &drain, |request| pages.clone().answer(request)).await;
+                let bounds = Bounds::new(timeout, &ConnectionsConfig::default());
+                server::serve(stream, bounds, &drain, |request| pages.clone().answer(request)).await;
                 drop(permit);
             }
         }));
-        let swept = node.clone();
+        let (swept, seldom) = (node.clone(), permits.clone());
         let sweeper = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(SWEEP);
             loop {
                 ticks.tick().await;
                 swept.hub.sweep();
                 swept.kv.sweep();
+                seldom.sweep(tokio::time::Instant::now());
             }
         });
         let looked = reload.catalog.clone();
@@ -396,6 +417,14 @@ impl Gateway {
     }
 }
 
+/// As many connections as leave descriptors for the rest: the admin pages, files, Redis, upstreams. Who waits for a place is
+/// better off than who has taken the last descriptor.
+fn within_descriptors(connections: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    connections.min(limit.saturating_sub(DESCRIPTORS.min(limit / 2))).max(1)
+}
+
 /// Listens on an inherited socket if there is one, else on the address that the configuration has under `key`.
 fn listener(
     name: &str,
@@ -419,7 +448,7 @@ fn open((listener, door): (Listener, Door), reload: &Reload, drain: &Drain) -> i
         let (edge, http, drain) = (edge.clone(), http.clone(), doors.clone());
         let arrival = Mutex::new(Some(drain.arrive()));
         // An upgraded connection outlives this task: its session holds the permit then.
-        let arrived = Arrived { stream, peer: peer.ip(), door, permit: Arc::new(permit) };
+        let arrived = Arrived { stream, peer: peer.ip(), door, permit };
         async move {
             let answer = move |request, peer, permit| {
                 let (arrival, answered) = (arrival.lock().take(), http.clone().answer(request, peer, permit));

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::permits::Connected;
 
 /// The kernel's queue of connections that nobody has accepted yet.
 const BACKLOG: u32 = 4096;
@@ -25,12 +27,16 @@ pub struct Listener {
     permits: Arc<Semaphore>,
     connections: IntGauge,
     metrics: Arc<Metrics>,
+    /// The last attempt to accept has failed.
+    paused: AtomicBool,
 }
 
 /// A place among the connections, for as long as it is held.
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
     connections: IntGauge,
+    /// Where it counts for its client's address.
+    pub connected: Option<Box<Connected>>,
 }
 
 impl Drop for Permit {
@@ -76,7 +82,7 @@ impl Listener {
 
     fn on(listener: TcpListener, name: &str, permits: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
         let connections = metrics.connections.with_label_values(&[name]);
-        Self { listener, permits, connections, metrics }
+        Self { listener, permits, connections, metrics, paused: AtomicBool::new(false) }
     }
 
     /// Another descriptor of the same socket, for another process.
@@ -121,14 +127,20 @@ impl Listener {
             Ok((stream, peer)) => {
                 // A small message must not wait for the acknowledgement of the one before (Nagle's algorithm).
                 let _ = stream.set_nodelay(true);
+                if self.paused.swap(false, Ordering::Relaxed) {
+                    tracing::info!("connections are accepted again");
+                }
                 self.connections.inc();
-                Some((stream, peer, Permit { _permit: permit, connections: self.connections.clone() }))
+                Some((stream, peer, Permit { _permit: permit, connections: self.connections.clone(), connected: None }))
             }
             Err(error) => {
                 // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                     self.metrics.accept_pauses.inc();
-                    tracing::warn!(%error, "a connection cannot be accepted: pausing");
+                    // It is tried again many times a second, and told once.
+                    if !self.paused.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, "connections cannot be accepted: they wait in the kernel's queue until there is room");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
                 None

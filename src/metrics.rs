@@ -14,6 +14,8 @@ pub use own::{Measured, Own};
 const CALL_BUCKETS: &[f64] = &[1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
 /// Bounds of what goes to Redis, in seconds: from a round trip on one machine to a timeout.
 const REDIS_BUCKETS: &[f64] = &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 1.0, 5.0];
+/// Bounds of a client's round trip, in seconds: from the same machine to a timeout.
+const ROUND_TRIP_BUCKETS: &[f64] = &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0];
 /// One call in so many is timed: a look at the clock on each would cost a tenth of a small call.
 pub const CALL_SAMPLE: u32 = 64;
 
@@ -28,6 +30,9 @@ pub struct Metrics {
     pub tls_expires: IntGaugeVec,
     pub http2_connections: IntGauge,
     pub proxy_refused: IntCounterVec,
+    pub connections_refused: IntCounterVec,
+    pub client_addresses: IntGauge,
+    pub addresses_uncounted: IntCounter,
     pub handshakes: IntCounterVec,
     pub sessions: IntGaugeVec,
     pub closes: IntCounterVec,
@@ -52,6 +57,8 @@ pub struct Metrics {
     pub presence_dropped: IntCounter,
     pub presence_behind: IntGauge,
     pub heartbeat_timeouts: IntCounter,
+    pub round_trips: HistogramVec,
+    pub rate_exceeded: IntCounterVec,
     pub events_failed: IntCounterVec,
     pub effects_refused: IntCounter,
     pub calls: IntCounterVec,
@@ -128,6 +135,13 @@ impl Maker {
         histogram
     }
 
+    fn histograms(&mut self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(format!("tidegate_{name}"), help).buckets(buckets.to_vec());
+        let histograms = made(HistogramVec::new(options, labels));
+        self.register(&histograms, "histogram", labels);
+        histograms
+    }
+
     fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
         let gauge = made(IntGauge::new(format!("tidegate_{name}"), help));
         self.register(&gauge, "gauge", &[]);
@@ -199,6 +213,19 @@ impl Metrics {
                 "Connections closed before their first request because of the PROXY protocol: untrusted (from elsewhere), malformed, timeout, closed.",
                 &["why"],
             ),
+            connections_refused: make.counters(
+                "connections_refused_total",
+                "Connections and requests that were refused before a route was looked for, by why: address (has too many connections), address-rate, rate (of all), first-byte, uri, headers, malformed.",
+                &["reason"],
+            ),
+            client_addresses: make.gauge(
+                "client_addresses",
+                "Addresses whose connections are counted one by one.",
+            ),
+            addresses_uncounted: make.counter(
+                "addresses_uncounted_total",
+                "Connections of addresses that are not counted one by one, because as many are as may be.",
+            ),
             handshakes: make.counters(
                 "handshakes_total",
                 "Requests answered, by route (\"-\": none matched) and HTTP status.",
@@ -269,6 +296,17 @@ impl Metrics {
             presence_behind: make.gauge("presence_behind", "Joins and leaves on this node that Redis does not know of yet."),
             heartbeat_timeouts: make
                 .counter("heartbeat_timeouts_total", "Sessions closed because the client was silent."),
+            round_trips: make.histograms(
+                "heartbeat_round_trip_seconds",
+                "Time from a ping to its pong.",
+                &["route"],
+                ROUND_TRIP_BUCKETS,
+            ),
+            rate_exceeded: make.counters(
+                "rate_exceeded_total",
+                "Messages and control frames of clients that were over their rate, by which: message, control.",
+                &["route", "rate"],
+            ),
             events_failed: make.counters(
                 "events_failed_total",
                 "Events of which no effect was applied, because a plugin failed.",

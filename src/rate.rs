@@ -17,6 +17,11 @@ impl Bucket {
         Self { full_at: now }
     }
 
+    /// Whether nothing was taken of late.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at <= now
+    }
+
     /// Takes one token; false where none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let each = std::time::Duration::from_secs(1) / rate.per_second.max(1);

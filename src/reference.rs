@@ -43,9 +43,11 @@ fn the_configuration_reference_is_what_the_sources_say() {
     );
     section(&mut text, "The file", &schema, definitions);
     let parts = [
+        ("`[connections]`", "ConnectionsConfig"),
         ("`[[route]]`", "RouteConfig"),
         ("`limits` of a route", "RouteLimits"),
         ("`heartbeat` of a route", "HeartbeatConfig"),
+        ("`text` of a heartbeat", "HeartbeatText"),
         ("`http` of a route", "HttpConfig"),
         ("`compression` of a route", "CompressionConfig"),
         ("`batch` of a route", "BatchConfig"),

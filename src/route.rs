@@ -2,20 +2,25 @@
 //!
 //! A route is its name. What the configuration says about it can be replaced while sessions are on it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use prometheus::{IntCounter, IntGauge};
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::broker::Retention;
 use crate::config::{
-    BatchConfig, CompressionConfig, FailedEvent, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig,
-    TopicConfig, Transport,
+    BatchConfig, CompressionConfig, FailedEvent, HttpConfig, Overflow, RateExceeded, RedisGone, RefusedEffect,
+    RouteConfig, TopicConfig, Transport,
 };
 use crate::heartbeat::Heartbeat;
 use crate::message::Pattern;
 use crate::metrics::Metrics;
+
+/// Control frames at once, in seconds of their rate.
+const CONTROL_SECONDS: u32 = 10;
 
 /// A route, as long as there are sessions on it.
 pub struct Route {
@@ -25,6 +30,8 @@ pub struct Route {
     rules: ArcSwap<Rules>,
     sessions: AtomicUsize,
     requests: AtomicUsize,
+    /// Sessions of each user, where their number is limited.
+    users: Mutex<HashMap<Arc<str>, u32>>,
     gone: AtomicBool,
     pub counters: Counters,
 }
@@ -54,14 +61,20 @@ pub struct Rules {
     pub failed_event: FailedEvent,
     pub redis_gone: RedisGone,
     pub heartbeat: Heartbeat,
+    /// What a client sends to see whether it is heard, and what it gets back.
+    pub heartbeat_text: Option<(Box<str>, Box<str>)>,
     /// A client's message, in bytes.
     pub message_limit: usize,
     pub rate: Option<Rate>,
+    pub rate_exceeded: RateExceeded,
+    /// For control frames.
+    pub control_rate: Rate,
     /// What may wait for one client, in bytes.
     pub outbox_limit: usize,
     pub topics_limit: usize,
     pub http: HttpConfig,
     sessions_limit: usize,
+    user_limit: Option<u32>,
 }
 
 /// Handles, so that nothing is looked up by label while messages flow.
@@ -71,6 +84,7 @@ pub struct Counters {
     pub sent: IntCounter,
     pub sessions: IntGauge,
     pub compressed_sessions: IntGauge,
+    pub round_trips: Histogram,
 }
 
 /// How clients may connect.
@@ -109,13 +123,24 @@ impl Rules {
             refused_effect: config.refused_effect,
             failed_event: config.failed_event,
             redis_gone: config.redis_gone,
-            heartbeat: Heartbeat { interval: config.heartbeat.interval.0, timeout: config.heartbeat.timeout.0 },
+            heartbeat: Heartbeat {
+                interval: config.heartbeat.interval.0,
+                timeout: config.heartbeat.timeout.0,
+                timeout_min: config.heartbeat.timeout_min.map(|min| min.0),
+            },
+            heartbeat_text: config.heartbeat.text.clone().map(|text| (text.ping, text.pong)),
             message_limit: limits.message.0,
             rate: limits.rate.map(|rate| Rate { per_second: rate, burst: limits.burst.unwrap_or(rate) }),
+            rate_exceeded: limits.rate_exceeded,
+            control_rate: Rate {
+                per_second: limits.control_rate,
+                burst: limits.control_rate.saturating_mul(CONTROL_SECONDS),
+            },
             outbox_limit: limits.outbox.0,
             topics_limit: limits.topics,
             http: config.http,
             sessions_limit: limits.sessions,
+            user_limit: limits.sessions_per_user,
         }
     }
 }
@@ -128,6 +153,7 @@ impl Route {
             rules: ArcSwap::from_pointee(rules),
             sessions: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            users: Mutex::default(),
             gone: AtomicBool::new(false),
             counters: Counters {
                 received: metrics.received.with_label_values(&[name]),
@@ -135,6 +161,7 @@ impl Route {
                 sent: metrics.sent.with_label_values(&[name]),
                 sessions: metrics.sessions.with_label_values(&[name]),
                 compressed_sessions: metrics.compressed_sessions.with_label_values(&[name]),
+                round_trips: metrics.round_trips.with_label_values(&[name]),
             },
         }
     }
@@ -169,6 +196,19 @@ impl Route {
         entered.is_ok()
     }
 
+    /// Takes a place among a user's sessions; an error where the user has as many as they may. Whoever becomes another user
+    /// later counts as who they were.
+    pub fn enter_user(self: &Arc<Self>, user: Option<&Arc<str>>) -> Result<Option<UserPlace>, TooMany> {
+        let (Some(limit), Some(user)) = (self.rules().user_limit, user) else { return Ok(None) };
+        let mut users = self.users.lock();
+        let sessions = users.entry(user.clone()).or_default();
+        if *sessions >= limit {
+            return Err(TooMany);
+        }
+        *sessions += 1;
+        Ok(Some(UserPlace { route: self.clone(), user: user.clone() }))
+    }
+
     /// Takes a place among the plain HTTP requests under way; none where all are taken.
     pub fn enter_request(&self) -> Option<RequestPlace<'_>> {
         let limit = self.rules().http.requests;
@@ -182,6 +222,28 @@ impl Route {
     pub fn leave(&self) {
         self.sessions.fetch_sub(1, Ordering::AcqRel);
         self.counters.sessions.dec();
+    }
+}
+
+/// The user has as many sessions as they may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+/// A place among a user's sessions, given back with the value.
+pub struct UserPlace {
+    route: Arc<Route>,
+    user: Arc<str>,
+}
+
+impl Drop for UserPlace {
+    fn drop(&mut self) {
+        let mut users = self.route.users.lock();
+        if let Some(sessions) = users.get_mut(&self.user) {
+            *sessions = sessions.saturating_sub(1);
+            if *sessions == 0 {
+                users.remove(&self.user);
+            }
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! HTTP/1.1 or HTTP/2 on a stream, with the time and the memory that a client may take for it.
+//! HTTP/1.1 or HTTP/2 on a stream, with the time and the room that a client may take for it.
+
+mod heads;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,18 +11,16 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
-use crate::config::Http2Config;
+use crate::config::{ConnectionsConfig, Http2Config};
 use crate::drain::Drain;
 use crate::reply::{Body, Refusal};
 
-/// Bytes of a request's headers; more is answered 431.
-const HEADER_BYTES: usize = 32 << 10;
-/// Headers of a request.
-const HEADERS: usize = 100;
+pub use self::heads::{Guarded, Limits, Refused};
 
 /// What a client may send on one stream of HTTP/2 before the gateway has read it.
 const STREAM_WINDOW: u32 = 32 << 10;
@@ -31,39 +31,93 @@ const SEND_BUFFER: usize = 32 << 10;
 const RESETS: usize = 20;
 const ERRORS: usize = 128;
 
-/// Serves a connection's requests until it is closed or upgraded.
-pub async fn serve<S, F>(stream: S, timeout: Duration, drain: &Drain, answer: impl Fn(Request<Incoming>) -> F)
+/// The least that the HTTP library reads into.
+const LEAST: usize = 8 << 10;
+/// How long the client's side stays open after a refusal, so that what it is still sending does not take the answer away
+/// from it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For each request's head.
+    pub timeout: Duration,
+    pub limits: Limits,
+}
+
+impl Bounds {
+    pub fn new(timeout: Duration, config: &ConnectionsConfig) -> Self {
+        let limits = Limits { uri: config.uri.0, headers: config.headers, header_size: config.header_size.0 };
+        Self { timeout, limits }
+    }
+}
+
+/// Serves a connection's requests until it is closed or upgraded. Returned: what ended it where a request could not be
+/// read.
+pub async fn serve<S, F>(
+    stream: S,
+    bounds: Bounds,
+    drain: &Drain,
+    answer: impl Fn(Request<Incoming>) -> F,
+) -> Option<Refused>
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let connection = http1::Builder::new()
+    let Bounds { timeout: time, limits } = bounds;
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeout)
-        .max_buf_size(HEADER_BYTES)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service_fn(answer))
+        .header_read_timeout(time)
+        // The limits are kept below; these are never reached.
+        .max_buf_size((2 * (limits.uri + limits.header_size)).max(LEAST))
+        .max_headers(limits.headers + 1)
+        .serve_connection(TokioIo::new(Guarded::new(stream, limits)), service_fn(answer))
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        served = connection.as_mut() => {
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection ended in an error");
-            }
-            return;
+    let served = tokio::select! {
+        served = &mut connection => Some(served),
+        () = drain.begun() => None,
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
+            // The request under way is answered; no other is taken.
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            timeout(time, &mut connection).await.unwrap_or(Ok(()))
         }
-        () = drain.begun() => {}
-    }
-    // The request under way is answered; no other is taken.
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(timeout, connection).await;
+    };
+    let guarded = connection.into_parts()?.io.into_inner();
+    let Some(refused) = guarded.refused() else {
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended in an error");
+        }
+        return None;
+    };
+    tracing::debug!(why = refused.why(), "a request was not read");
+    let _ = timeout(LINGER, refuse(guarded.into_inner(), refused)).await;
+    Some(refused)
+}
+
+/// The one answer, and the end.
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refused: Refused) -> std::io::Result<()> {
+    let (status, why) = (refused.status(), refused.why());
+    let answer = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{why}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default(),
+        why.len(),
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut room = vec![0; 4 << 10];
+    while stream.read(&mut room).await? > 0 {}
+    Ok(())
 }
 
 /// What many requests of a connection share.
 pub struct Shared<'a> {
     pub config: &'a Http2Config,
-    /// Until the first request.
-    pub timeout: Duration,
+    /// The time is until the first request.
+    pub bounds: Bounds,
     /// Whether there is neither a request nor a session now.
     pub is_idle: &'a (dyn Fn() -> bool + Sync),
 }
@@ -77,7 +131,7 @@ where
 {
     // Sessions leave before what carries them: their last frames are still on their way when they have ended.
     let Some(_guest) = drain.enter() else { return };
-    let Shared { config, timeout, is_idle } = shared;
+    let Shared { config, bounds: Bounds { timeout, limits }, is_idle } = shared;
     let begun = Arc::new(AtomicBool::new(false));
     let asked = begun.clone();
     let answer = Arc::new(answer);
@@ -86,8 +140,12 @@ where
         let answer = answer.clone();
         async move {
             // A list of short headers may be within its bytes and still be a long one.
-            if request.headers().len() > HEADERS {
-                let (status, why) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers".to_owned());
+            let refused = match request.uri().path_and_query() {
+                Some(target) if target.as_str().len() > limits.uri => Some(Refused::LongUri),
+                _ => (request.headers().len() > limits.headers).then_some(Refused::ManyHeaders),
+            };
+            if let Some(refused) = refused {
+                let (status, why) = (refused.status(), refused.why().to_owned());
                 return Ok(Refusal { status, why, headers: Vec::new() }.answer());
             }
             answer(request).await
@@ -97,7 +155,7 @@ where
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(config.streams)
-        .max_header_list_size(HEADER_BYTES as u32)
+        .max_header_list_size(u32::try_from(limits.header_size).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         // As much as all streams together, so that those which nobody reads do not stop the others.
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(config.streams + 1))

@@ -58,17 +58,12 @@ impl Config {
             }
             Self::check_compression(route, |what| source.error(Some(route.name.span()), what))?;
             let limits = &route.limits;
-            if limits.rate == Some(0) || limits.burst == Some(0) || (limits.burst.is_some() && limits.rate.is_none()) {
-                let what = format!("route `{name}`: `rate` and `burst` must be above 0, and `burst` needs a `rate`");
-                return Err(source.error(Some(route.name.span()), what));
-            }
             if route.batch.is_some_and(|batch| batch.messages == 0 || batch.time.0 > MAX_BATCH_TIME) {
                 let what = format!("route `{name}`: `batch` needs `messages` above 0 and a `time` of 10s at most");
                 return Err(source.error(Some(route.name.span()), what));
             }
-            if route.heartbeat.interval.0.is_zero() || route.heartbeat.timeout.0.is_zero() {
-                let what = format!("route `{name}`: the heartbeat's interval and timeout must be above 0");
-                return Err(source.error(Some(route.name.span()), what));
+            if let Some(wrong) = route.heartbeat.wrong().or(limits.wrong()) {
+                return Err(source.error(Some(route.name.span()), format!("route `{name}`: {wrong}")));
             }
         }
         if !(32 << 10..=1 << 20).contains(&self.plugin_stack.0) {
@@ -76,6 +71,7 @@ impl Config {
             let what = format!("plugin_stack is {}: write a size from 32KiB to 1MiB", self.plugin_stack);
             return Err(source.error(at, what));
         }
+        self.check_connections(source)?;
         self.check_drain(source)?;
         self.check_recordings(source)?;
         self.check_claims(source)?;

@@ -2,6 +2,7 @@
 
 mod check;
 mod compression;
+mod connections;
 mod drain;
 mod hosts;
 mod http2;
@@ -26,6 +27,7 @@ use toml::Spanned;
 
 pub use check::is_name;
 pub use compression::CompressionConfig;
+pub use connections::ConnectionsConfig;
 pub use drain::DrainConfig;
 pub use hosts::HostPattern;
 pub use http2::{Http2Config, Http2Mode};
@@ -38,8 +40,8 @@ pub use record::{RecordConfig, RedactConfig, Redaction};
 pub use redis::{RedisConfig, Secret, Urls, without_password};
 pub use reload::{Attempt, ConfigStatus, Overrides};
 pub use route::{
-    BatchConfig, FailedEvent, HeartbeatConfig, HttpConfig, Overflow, RedisGone, RefusedEffect, RouteConfig,
-    RouteLimits, Transport,
+    BatchConfig, FailedEvent, HeartbeatConfig, HeartbeatText, HttpConfig, Overflow, RateExceeded, RedisGone,
+    RefusedEffect, RouteConfig, RouteLimits, Transport,
 };
 pub use tls::{CertificateConfig, ClientAuth, Pem, TlsConfig, TlsVersion};
 pub use units::{Size, Span};
@@ -68,6 +70,8 @@ pub struct Config {
     pub record_directory: PathBuf,
     /// TCP connections at a time, handshakes included. More wait in the kernel's queue until one ends.
     pub max_connections: usize,
+    /// Who may connect, and how often.
+    pub connections: ConnectionsConfig,
     /// From the accepted connection to the end of the request's headers.
     pub handshake_timeout: Span,
     /// How long a new process may take to serve before an upgrade is given up.
@@ -122,6 +126,7 @@ impl Default for Config {
             plugin_stack: Size(256 << 10),
             record_directory: "recordings".into(),
             max_connections: 16_384,
+            connections: ConnectionsConfig::default(),
             handshake_timeout: seconds(10),
             upgrade_timeout: seconds(60),
             reload_settle: Span(Duration::from_millis(200)),

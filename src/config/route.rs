@@ -161,6 +161,20 @@ pub struct BatchConfig {
     pub time: Span,
 }
 
+/// What happens to messages over the rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum RateExceeded {
+    /// Close the session with 1008: a client that does this is not what was meant to connect.
+    #[default]
+    Close,
+    /// Close the session with 1013: the client may come back later.
+    TryLater,
+    /// Forget the message. The client is not told.
+    Drop,
+}
+
 /// What follows a refused effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -200,19 +214,53 @@ pub enum RedisGone {
 }
 
 /// How silent clients are found out.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HeartbeatConfig {
-    /// A client that was silent for so long is pinged.
+    /// A client that was silent for so long is pinged, and somewhat earlier, so that many do not answer at once: the first
+    /// time in the second half of it, later in its last eighth.
     pub interval: Span,
-    /// A client that stays silent for so long after the ping is closed.
+    /// A client that stays silent for so long after the ping is closed. Half an hour at most.
     pub timeout: Span,
+    /// Where it is set, the timeout follows what is measured of each client: a multiple of its round trips, from this to
+    /// `timeout`. Absent: `timeout` for all.
+    pub timeout_min: Option<Span>,
+    /// Text messages that are answered without a plugin, for clients that see no pings: `{ ping = "ping", pong = "pong" }`.
+    pub text: Option<HeartbeatText>,
+}
+
+/// A heartbeat in messages.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatText {
+    /// What a client sends, exactly.
+    pub ping: Box<str>,
+    /// What it gets back.
+    pub pong: Box<str>,
+}
+
+impl HeartbeatConfig {
+    pub(super) fn wrong(&self) -> Option<&'static str> {
+        let Self { interval, timeout, timeout_min, text } = self;
+        Some(match text {
+            _ if interval.0.is_zero() || timeout.0.is_zero() => "the heartbeat's interval and timeout must be above 0",
+            _ if timeout.0.as_secs() > 1800 => "the heartbeat's timeout is half an hour at most",
+            _ if timeout_min.is_some_and(|min| min.0.is_zero() || min.0 > timeout.0) => {
+                "the heartbeat's `timeout_min` is above 0, and no longer than its `timeout`"
+            }
+            Some(text) if text.ping.is_empty() => {
+                "the heartbeat's `text.ping` is empty: an empty message may be anything"
+            }
+            _ => return None,
+        })
+    }
 }
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        Self { interval: seconds(25), timeout: seconds(10) }
+        Self { interval: seconds(25), timeout: seconds(10), timeout_min: None, text: None }
     }
 }
 
@@ -223,12 +271,19 @@ impl Default for HeartbeatConfig {
 pub struct RouteLimits {
     /// A client's message, all fragments together. A larger one closes with 1009.
     pub message: Size,
-    /// Messages a second of one client, after the burst. Absent: any number. More closes with 1008.
+    /// Messages a second of one client, after the burst. Absent: any number.
     pub rate: Option<u32>,
     /// Messages at once before the rate counts. Absent: as many as the rate.
     pub burst: Option<u32>,
+    /// What happens to more.
+    pub rate_exceeded: RateExceeded,
+    /// Pings, pongs and heartbeat texts a second of one client, after ten seconds' worth of them. More closes with 1008.
+    pub control_rate: u32,
     /// Sessions of the route on this node. More are answered 503.
     pub sessions: usize,
+    /// Sessions of one user on this route and node. More are answered 503. Absent: any number. For all nodes together, and
+    /// to end an older one instead, there is the plugins' `session.limit-sessions`.
+    pub sessions_per_user: Option<u32>,
     /// What may wait for one client, in bytes.
     pub outbox: Size,
     /// Topics that one session may be subscribed to.
@@ -237,6 +292,30 @@ pub struct RouteLimits {
 
 impl Default for RouteLimits {
     fn default() -> Self {
-        Self { message: Size(64 << 10), rate: None, burst: None, sessions: 10_000, outbox: Size(1 << 20), topics: 64 }
+        Self {
+            message: Size(64 << 10),
+            rate: None,
+            burst: None,
+            rate_exceeded: RateExceeded::Close,
+            control_rate: 100,
+            sessions: 10_000,
+            sessions_per_user: None,
+            outbox: Size(1 << 20),
+            topics: 64,
+        }
+    }
+}
+
+impl RouteLimits {
+    pub(super) fn wrong(&self) -> Option<&'static str> {
+        let Self { rate, burst, control_rate, sessions_per_user, .. } = self;
+        Some(match (rate, burst) {
+            (Some(0), _) | (_, Some(0)) | (None, Some(_)) => {
+                "`rate` and `burst` must be above 0, and `burst` needs a `rate`"
+            }
+            _ if *control_rate == 0 => "`control_rate` must be above 0: clients answer pings",
+            _ if *sessions_per_user == Some(0) => "`sessions_per_user` must be above 0",
+            _ => return None,
+        })
     }
 }

@@ -39,7 +39,7 @@ pub struct UpstreamConfig {
     pub breaker_pause: Span,
     /// Headers that go with each message. `{ env = "NAME" }` and `{ file = "PATH" }` stand for secrets.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "BTreeMap<String, serde_json::Value>"))]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, serde_json::Value>"))]
     pub headers: toml::Table,
 }
 

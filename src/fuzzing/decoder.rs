@@ -75,7 +75,7 @@ fn run(pieces: &[&[u8]], limit: usize, mode: Mode, mut stops: Option<&mut Random
                         Seen::Message(message.to_owned())
                     }
                     Frame::Ping(payload) => Seen::Ping(payload.to_vec()),
-                    Frame::Pong => Seen::Pong,
+                    Frame::Pong(_) => Seen::Pong,
                     Frame::Close(close) => Seen::Close(close.code, (&*close.reason).into()),
                 });
                 stopped = stops.as_mut().is_some_and(|random| random.below(3) == 0);

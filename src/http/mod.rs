@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -21,11 +21,16 @@ use crate::certificate::ClientCertificate;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
+use crate::permits::Connected;
 use crate::plugin::{Admission, Chain, Effects, Event, Failure, Hook, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
+use crate::server::Guarded;
 use crate::session::{self, Begin, Carrier};
 use crate::state::{Handshake, SessionState, decode_segment};
 use crate::transport::websocket::{self, Asked};
+
+/// What a user is told who has `limits.sessions_per_user`.
+const USER_FULL: &str = "you have as many sessions here as you may";
 
 type Tls = TlsStream<TcpStream>;
 
@@ -81,8 +86,11 @@ impl Http {
         peer: IpAddr,
         permit: Arc<Permit>,
     ) -> Result<Response<Body>, Infallible> {
-        // Where such a body ends is what request smuggling is about: whatever follows it is no second request.
-        let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+        // Where such a body ends is what request smuggling is about, and what follows an upgrade that is refused may be meant
+        // for what was not agreed on: neither is followed by a second request (`server::Guarded` does not look at one).
+        let last = request.headers().contains_key(header::TRANSFER_ENCODING)
+            || request.headers().contains_key(header::UPGRADE)
+            || (request.method() == Method::CONNECT && request.version() < Version::HTTP_2);
         let site = self.site.load_full();
         let (route, response) = match site.router.at(request.uri().path()) {
             Ok(found) => {
@@ -107,7 +115,7 @@ impl Http {
             Err(_) => ("-".into(), site.files.answer(request).await),
         };
         let mut response = response.unwrap_or_else(Refusal::answer);
-        if last {
+        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let status = response.status();
@@ -142,6 +150,7 @@ impl Http {
             return Err(unavailable_for("a part of this route keeps failing", pause));
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
+        let counted = request.extensions_mut().remove::<Arc<Connected>>();
         let upgrade = hyper::upgrade::on(&mut request);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)
@@ -150,6 +159,8 @@ impl Http {
         let introduced = request.extensions_mut().remove::<Introduced>();
         let (state, mut effects) =
             self.authenticate(&route, &chain, "websocket", handshake, introduced.as_ref()).await?;
+        let among = route.route.enter_user(state.user.as_ref());
+        let among = among.map_err(|_| unavailable(USER_FULL))?;
         // Browsers do not tell a page why a handshake failed. A plain GET does: it is refused as the handshake would be,
         // or told that an upgrade is all that is missing.
         let key = checked?;
@@ -178,7 +189,7 @@ impl Http {
                 // A task of its own, and a small one: this one holds what is left of the HTTP connection.
                 Some((carrier, read)) => {
                     place.keep();
-                    let held = Box::new((permit, guest));
+                    let held = Box::new((permit, guest, among, counted));
                     let begin = Begin { carrier, read, compression, state, effects, route, applier, held };
                     tokio::spawn(session::serve(begin));
                 }
@@ -282,12 +293,12 @@ impl Drop for Place {
 
 /// What is below the HTTP connection, and what was read from it already. A stream of HTTP/2 stays what it is.
 async fn upgraded(upgrade: OnUpgrade) -> Option<(Carrier, Vec<u8>)> {
-    let upgraded = match upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return Some((Carrier::Tcp(parts.io.into_inner()), parts.read_buf.to_vec())),
+    let upgraded = match upgrade.await.ok()?.downcast::<TokioIo<Guarded<TcpStream>>>() {
+        Ok(parts) => return Some((Carrier::Tcp(parts.io.into_inner().into_inner()), parts.read_buf.to_vec())),
         Err(upgraded) => upgraded,
     };
-    Some(match upgraded.downcast::<TokioIo<Tls>>() {
-        Ok(parts) => (Carrier::Stream(Box::new(parts.io.into_inner())), parts.read_buf.to_vec()),
+    Some(match upgraded.downcast::<TokioIo<Guarded<Tls>>>() {
+        Ok(parts) => (Carrier::Stream(Box::new(parts.io.into_inner().into_inner())), parts.read_buf.to_vec()),
         Err(upgraded) => (Carrier::Stream(Box::new(TokioIo::new(upgraded))), Vec::new()),
     })
 }

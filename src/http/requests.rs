@@ -20,6 +20,7 @@ use crate::certificate::ClientCertificate;
 use crate::listener::Permit;
 use crate::message::{Close, Closer, Message};
 use crate::outbox::{Answer, Ask, Mailbox, Outbox, Request as Asked, Secret};
+use crate::permits::Connected;
 use crate::plugin::RouteChain;
 use crate::reply::{Body, Refusal, empty, internal, text, unavailable, unavailable_for};
 use crate::route::Transports;
@@ -149,6 +150,7 @@ impl Http {
             return Err(unavailable_for("a part of this route keeps failing", pause));
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
+        let counted = request.extensions_mut().remove::<Arc<Connected>>();
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)
             .with_certificate(request.extensions_mut().remove::<ClientCertificate>());
@@ -159,6 +161,8 @@ impl Http {
             Kind::Polls => LONG_POLL,
         };
         let (state, mut effects) = self.authenticate(&route, &chain, transport, handshake, introduced.as_ref()).await?;
+        let among = route.route.enter_user(state.user.as_ref());
+        let among = among.map_err(|_| unavailable(super::USER_FULL))?;
         let node = &self.applier.node;
         let mut secret = Secret::default();
         node.random.fill(&mut secret).map_err(|_| internal())?;
@@ -177,8 +181,8 @@ impl Http {
         }
         // A session that is polled has no connection of its own.
         let held: Box<dyn Send> = match kind {
-            Kind::Events => Box::new((permit, guest)),
-            Kind::Polls => Box::new(guest),
+            Kind::Events => Box::new((permit, guest, among, counted)),
+            Kind::Polls => Box::new((guest, among, counted)),
         };
         place.keep();
         let carrier = Carrier::Requests(kind, mailbox, resume);

@@ -23,6 +23,7 @@ use super::request::{self, Response};
 use super::servers::Servers;
 use super::step::{Caller, Connect, Event, Request, Step};
 use crate::apply::Applier;
+use crate::config::ConnectionsConfig;
 use crate::drain::Drain;
 use crate::http::{Http, Introduced};
 use crate::listener::Listener;
@@ -122,7 +123,8 @@ impl World {
                     request.extensions_mut().extend(extensions(&guest));
                     http.clone().answer(request, guest.peer, permit.clone())
                 };
-                server::serve(stream, PATIENCE, &drain, answer).await;
+                let bounds = server::Bounds::new(PATIENCE, &ConnectionsConfig::default());
+                server::serve(stream, bounds, &drain, answer).await;
             }
         }));
         let listener = serving.abort_handle();

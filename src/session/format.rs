@@ -55,9 +55,9 @@ impl Format {
     }
 
     /// What asks the client for a sign of life, if its transport has such a thing.
-    pub fn ping(&self, out: &mut Vec<u8>) {
+    pub fn ping(&self, out: &mut Vec<u8>, payload: &[u8]) {
         match self {
-            Self::WebSocket => wire::frame(out, opcode::PING, &[]),
+            Self::WebSocket => wire::frame(out, opcode::PING, payload),
             Self::Requests(requests) if requests.kind == Kind::Events => events::comment(out),
             Self::Requests(_) => {}
         }

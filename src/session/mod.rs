@@ -20,7 +20,7 @@ use self::format::Format;
 pub use self::format::Kind;
 use self::reader::Reader;
 use crate::apply::Applier;
-use crate::heartbeat::Pulse;
+use crate::heartbeat::{Beat, Pulse};
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
 use crate::outbox::{Line, Mailbox, Outbox, Packer, Request, SlowCounters, Stream};
@@ -74,6 +74,8 @@ struct Session {
     state: Option<Box<SessionState>>,
     pulse: Pulse,
     bucket: Bucket,
+    /// For control frames.
+    control: Bucket,
     alarm: Alarm,
     /// The reader has filled its buffer: others have their turn before this session reads on.
     greedy: bool,
@@ -251,6 +253,11 @@ fn begun(begin: Begin) -> (Session, Box<Waiting>) {
     let slow = SlowCounters::new(&applier.node.metrics, &route.route.name, rules.overflow);
     let outbox = Arc::new(Outbox::new(state.id, line, rules.outbox_limit, rules.overflow, by_hand, packer, slow));
     let now = applier.node.clock.now();
+    let mut pulse = Pulse::new(now, state.id.node ^ state.id.number);
+    let first_beat = match pulse.beat(&rules.heartbeat, now) {
+        Beat::Sleep(until) => until,
+        Beat::Ping(..) | Beat::Dead => now,
+    };
     applier.node.registry.add(&outbox, state.user.as_ref());
     if route.route.is_gone() {
         // The handshake was under way when the others were told.
@@ -262,9 +269,10 @@ fn begun(begin: Begin) -> (Session, Box<Waiting>) {
         decoder: Decoder::resume(read, inflation),
         format,
         state: Some(state),
-        pulse: Pulse::new(now),
+        pulse,
         bucket: Bucket::new(now),
-        alarm: applier.node.clock.alarm(now + rules.heartbeat.interval),
+        control: Bucket::new(now),
+        alarm: applier.node.clock.alarm(first_beat),
         greedy: false,
         congested: None,
         holds: false,

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
 
 use super::{After, KEEP, Next, READ, Session, Task, Work};
+use crate::config::RateExceeded;
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
@@ -75,7 +76,7 @@ impl Session {
                 }
             }
             // A client that does not take what it caused gets no more of it.
-            if flushed.is_pending() && self.outbox.own_backlog() > self.outbox.limit() / 2 {
+            if flushed.is_pending() && self.stalls() {
                 return Poll::Pending;
             }
             if std::mem::take(&mut self.greedy) {
@@ -101,6 +102,12 @@ impl Session {
                 return Poll::Ready(next);
             }
         }
+    }
+
+    /// Whether the client does not take what it has caused. Nothing is read from it then, so whatever it sends is no sign of
+    /// life: it would have been heard if it had read anything since its ping.
+    fn stalls(&self) -> bool {
+        self.outbox.own_backlog() > self.outbox.limit() / 2
     }
 
     fn broken(&self) -> Next {
@@ -149,25 +156,64 @@ impl Session {
                 self.message(message, scratch)
             }
             Frame::Ping(payload) => {
+                if let Some(end) = self.controlled() {
+                    return Some(end);
+                }
                 wire::frame(&mut scratch.out, opcode::PONG, payload);
                 None
             }
-            Frame::Pong => None,
+            Frame::Pong(payload) => {
+                if let Some(took) = self.pulse.pong(payload, self.clock().now()) {
+                    self.route.route.counters.round_trips.observe(took.as_secs_f64());
+                    return None;
+                }
+                self.controlled()
+            }
             Frame::Close(close) => Some(Next::End(close, Closer::Client)),
         }
     }
 
     fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
-        let route = &self.route.route;
-        if let Some(rate) = route.rules().rate
+        let rules = self.route.route.rules();
+        if let (Some((ping, pong)), MessageRef::Text(text)) = (&rules.heartbeat_text, &message)
+            && **ping == **text
+        {
+            let end = self.controlled();
+            if end.is_none() {
+                self.encode(&mut scratch.out, None, MessageRef::Text(pong));
+            }
+            return end;
+        }
+        if let Some(rate) = rules.rate
             && !self.bucket.take(rate, self.applier.node.clock.now())
         {
+            let exceeded = &self.applier.node.metrics.rate_exceeded;
+            exceeded.with_label_values(&[&*self.route.route.name, "message"]).inc();
+            let code = match rules.rate_exceeded {
+                RateExceeded::Close => Close::POLICY,
+                RateExceeded::TryLater => Close::TRY_LATER,
+                RateExceeded::Drop => return None,
+            };
             let why = format!("more than {} messages a second", rate.per_second);
-            return Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway));
+            return Some(Next::End(Close::new(code, &why), Closer::Gateway));
         }
+        drop(rules);
+        let route = &self.route.route;
         route.counters.received.inc();
         route.counters.received_bytes.inc_by(message.len() as u64);
         self.now_or_next(Task::Inbound(message), scratch)
+    }
+
+    /// Counts what is answered without a plugin. Too much of it ends the session.
+    fn controlled(&mut self) -> Option<Next> {
+        let rate = self.route.route.rules().control_rate;
+        if self.control.take(rate, self.applier.node.clock.now()) {
+            return None;
+        }
+        let exceeded = &self.applier.node.metrics.rate_exceeded;
+        exceeded.with_label_values(&[&*self.route.route.name, "control"]).inc();
+        let why = format!("more than {} pings and pongs a second", rate.per_second);
+        Some(Next::End(Close::new(Close::POLICY, &why), Closer::Gateway))
     }
 
     /// Handles an event within the turn, or leaves it to be awaited.
@@ -307,15 +353,15 @@ impl Session {
         let now = self.clock().now();
         let beat = match self.pulse.beat(&self.route.route.rules().heartbeat, now) {
             Beat::Sleep(until) => until,
-            Beat::Ping(until) => {
+            Beat::Ping(payload, until) => {
                 let mut ping = Vec::new();
-                self.format.ping(&mut ping);
+                self.format.ping(&mut ping, &payload);
                 self.write(&ping);
                 until
             }
             // What has arrived while this session waited for something else is an answer too.
             Beat::Dead
-                if self.reader.has_unread(context)
+                if (!self.stalls() && self.reader.has_unread(context))
                     || self.format.shows_life(&self.outbox, &self.route.route.rules().heartbeat, now) =>
             {
                 self.pulse.heard(now);

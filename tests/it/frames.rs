@@ -1,7 +1,7 @@
 //! What RFC 6455 says of frames, byte by byte: what breaks the rules ends with the right code, and hurts nobody else.
 
 use crate::support::Gateway;
-use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame};
+use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame, read_frame};
 
 const CONFIG: &str = r#"
 [[route]]
@@ -173,7 +173,7 @@ async fn messages_up_to_the_limit_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn empty_fragments_without_end_cost_others_nothing() {
+async fn empty_fragments_without_end_are_ended_and_cost_others_nothing() {
     let gateway = Gateway::start(CONFIG).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     let mut raw = Raw::connect(gateway.address(), "/echo").await;
@@ -184,10 +184,81 @@ async fn empty_fragments_without_end_cost_others_nothing() {
     flood.extend(frame(LAST, b"z"));
     let flooding = tokio::spawn(async move {
         raw.send(&flood).await;
-        raw.frame().await
+        raw.close_code().await
     });
     while !flooding.is_finished() {
         assert_eq!(other.ask("meanwhile").await, "meanwhile");
     }
-    assert_eq!(flooding.await.unwrap(), Some((TEXT, b"az".to_vec())));
+    assert_eq!(flooding.await.unwrap(), Some(1008));
+    assert_eq!(gateway.metric("tidegate_closes_total", "by=\"gateway\",code=\"1008\"").await, 1.0);
+    assert_eq!(other.ask("still").await, "still");
+}
+
+#[tokio::test]
+async fn some_empty_fragments_are_no_mistake() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut raw = Raw::connect(gateway.address(), "/echo").await;
+    let parts = [frame(TEXT_BEGIN, b"a"), frame(CONTINUATION, b"").repeat(900), frame(LAST, b"z")];
+    for _ in 0..3 {
+        raw.send(&parts.concat()).await;
+        assert_eq!(raw.frame().await, Some((TEXT, b"az".to_vec())), "each message has as many");
+    }
+    // Fragments with something in them are bounded by what a message may be.
+    let bytes: Vec<u8> = std::iter::repeat_n(frame(CONTINUATION, b"x"), 20_000).flatten().collect();
+    raw.send(&[frame(TEXT_BEGIN, b""), bytes, frame(LAST, b"")].concat()).await;
+    assert_eq!(raw.frame().await, Some((TEXT, vec![b'x'; 20_000])));
+}
+
+#[tokio::test]
+async fn floods_of_control_frames_are_ended_and_cost_others_nothing() {
+    let gateway = Gateway::start(CONFIG).await;
+    let mut other = Client::connect(&gateway.ws_url("/echo")).await;
+    for (count, first) in [(1.0, PING), (2.0, PONG)] {
+        let mut raw = Raw::connect(gateway.address(), "/echo").await;
+        let flood = frame(first, b"tide").repeat(100_000);
+        let flooding = tokio::spawn(async move {
+            let (mut reading, mut writing) = raw.0.into_split();
+            let sending = tokio::spawn(async move {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut writing, &flood).await;
+            });
+            let mut pongs = 0;
+            let code = loop {
+                match read_frame(&mut reading).await {
+                    Some((PONG, _)) => pongs += 1,
+                    Some((CLOSE, payload)) => {
+                        break payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+                    }
+                    other => panic!("a pong or a close was to come, not {other:?}"),
+                }
+            };
+            let _ = sending.await;
+            (code, pongs)
+        });
+        while !flooding.is_finished() {
+            assert_eq!(other.ask("meanwhile").await, "meanwhile");
+        }
+        let (code, pongs) = flooding.await.unwrap();
+        assert_eq!(code, Some(1008));
+        assert!(pongs < 10_000, "{pongs} of 100,000 were answered");
+        assert_eq!(gateway.metric("tidegate_rate_exceeded_total", "rate=\"control\"").await, count);
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_announced_takes_no_memory() {
+    let gateway = Gateway::start(&CONFIG.replace("64KiB", "16MiB")).await;
+    let mut other = Client::connect(&gateway.ws_url("/echo")).await;
+    let before = gateway.resident();
+    let mut announcing = Vec::new();
+    for _ in 0..500 {
+        let mut raw = Raw::connect(gateway.address(), "/echo").await;
+        let mut begin = header(TEXT, 16 << 20);
+        begin.extend([b'x'; 100]);
+        raw.send(&begin).await;
+        announcing.push(raw);
+    }
+    assert_eq!(other.ask("still").await, "still");
+    let grown = gateway.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for 8 GB that were announced");
+    assert_eq!(gateway.metric("tidegate_sessions", "").await, 501.0);
 }

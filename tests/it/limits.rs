@@ -1,6 +1,6 @@
 //! What one client may do: messages a second, bytes in a message, and silence.
 
-use crate::support::client::{CLOSE, Client, PING, Raw};
+use crate::support::client::{CLOSE, Client, PING, Raw, TEXT, frame};
 use crate::support::{Gateway, until};
 
 const CONFIG: &str = r#"
@@ -48,6 +48,27 @@ async fn more_messages_than_the_rate_end_the_session() {
 }
 
 #[tokio::test]
+async fn what_happens_to_messages_over_the_rate_can_be_chosen() {
+    let config = |policy: &str| CONFIG.replace("burst = 10 }", &format!("burst = 10, rate_exceeded = \"{policy}\" }}"));
+    let gateway = Gateway::start(&config("drop")).await;
+    let mut client = Client::connect(&gateway.ws_url("/rated")).await;
+    let mut raw = Raw::connect(gateway.address(), "/rated").await;
+    raw.send(&frame(TEXT, b"much").repeat(100)).await;
+    raw.send(&frame(PING, b"end")).await;
+    let mut echoes = 0;
+    while raw.frame().await.expect("the session goes on") == (TEXT, b"much".to_vec()) {
+        echoes += 1;
+    }
+    assert!((10..30).contains(&echoes), "{echoes} messages got through");
+    let over = gateway.metric("tidegate_rate_exceeded_total", "rate=\"message\",route=\"rated\"").await;
+    assert_eq!(over, f64::from(100 - echoes));
+    assert_eq!(client.ask("unhurt").await, "unhurt");
+    gateway.reconfigure(&config("try-later"), "applied").await;
+    raw.send(&frame(TEXT, b"much").repeat(100)).await;
+    assert_eq!(raw.close_code().await, Some(1013));
+}
+
+#[tokio::test]
 async fn a_message_may_have_its_limit_and_no_byte_more() {
     let gateway = Gateway::start(CONFIG).await;
     let mut client = Client::connect(&gateway.ws_url("/small")).await;
@@ -75,7 +96,7 @@ async fn a_silent_client_is_reaped_and_one_that_answers_stays() {
     // Three in a row, each of which takes the interval and the timeout: the other is pinged many times meanwhile.
     for count in 1..=3 {
         let mut silent = Raw::connect(gateway.address(), "/watched").await;
-        assert_eq!(silent.frame().await, Some((PING, Vec::new())), "a silent client is pinged first");
+        assert_eq!(silent.frame().await.map(|(first, _)| first), Some(PING), "a silent client is pinged first");
         let (first, payload) = silent.frame().await.expect("a close frame");
         assert_eq!((first, &payload[..2]), (CLOSE, &1008_u16.to_be_bytes()[..]));
         assert_eq!(gateway.metric("tidegate_heartbeat_timeouts_total", "").await, f64::from(count));

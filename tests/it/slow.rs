@@ -22,7 +22,14 @@ path = "/sub"
 plugins = ["fanout"]
 slow_consumer = "{policy}"
 heartbeat = {{ interval = "10m", timeout = "10m" }}
-limits = {{ outbox = "256KiB" }}
+limits = {{ outbox = "256KiB", control_rate = 100000000 }}
+
+[[route]]
+name = "watched"
+path = "/watched"
+plugins = ["fanout"]
+heartbeat = {{ interval = "1s", timeout = "1s" }}
+limits = {{ outbox = "256KiB", control_rate = 100000000 }}
 
 [[route]]
 name = "pub"
@@ -174,28 +181,45 @@ async fn drop_newest_keeps_the_session_and_the_oldest() {
     assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 0.0);
 }
 
+/// Sends pings until the gateway takes no more, or has closed.
+async fn flood(gateway: &Gateway, path: &str) -> Raw {
+    let mut raw = Raw::connect(gateway.address(), path).await;
+    let pings = frame(PING, &[7; 125]).repeat(1000);
+    for _ in 0..1000 {
+        if !matches!(timeout(Duration::from_secs(1), raw.0.write_all(&pings)).await, Ok(Ok(()))) {
+            return raw;
+        }
+    }
+    panic!("the gateway took 130 MB of pings from a client that takes no pong");
+}
+
 #[tokio::test]
 async fn a_ping_flood_from_a_client_that_never_reads_takes_no_memory() {
     let gateway = Gateway::start(&config("disconnect")).await;
     let mut other = Client::connect(&gateway.ws_url("/pub")).await;
     let before = gateway.resident();
-    let mut raw = Raw::connect(gateway.address(), "/sub").await;
-    let pings = frame(PING, &[7; 125]).repeat(1000);
-    let mut stalled = false;
-    for _ in 0..1000 {
-        match timeout(Duration::from_secs(1), raw.0.write_all(&pings)).await {
-            Ok(written) => written.unwrap(),
-            Err(_) => {
-                stalled = true;
-                break;
-            }
-        }
-    }
-    assert!(stalled, "the gateway took 130 MB of pings from a client that takes no pong");
+    let flooding = flood(&gateway, "/sub").await;
     assert!(gateway.resident() < before + (16 << 20), "from {before} to {} bytes", gateway.resident());
+    assert_eq!(gateway.metric("tidegate_sessions", "route=\"sub\"").await, 1.0);
     other.send("still here").await;
     until("the other's message", || async {
         (gateway.metric("tidegate_messages_received_total", "pub").await == 1.0).then_some(())
     })
     .await;
+    drop(flooding);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_on_and_never_reads_is_cut_by_the_heartbeat() {
+    let gateway = Gateway::start(&config("disconnect")).await;
+    let flooding = flood(&gateway, "/watched").await;
+    until("the heartbeat's end", || async {
+        (gateway.metric("tidegate_heartbeat_timeouts_total", "").await == 1.0).then_some(())
+    })
+    .await;
+    until("the session's end", || async {
+        (gateway.metric("tidegate_sessions", "route=\"watched\"").await == 0.0).then_some(())
+    })
+    .await;
+    drop(flooding);
 }

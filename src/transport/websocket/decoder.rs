@@ -9,6 +9,8 @@ use crate::wire::{FIN, RSV1, opcode};
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 const CONTROL_MAX: usize = 125;
+/// Fragments of a message that may have nothing in them. The others are bounded by what the message may be.
+const EMPTY_FRAGMENTS: u16 = 1_000;
 
 /// Something whole that has arrived.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Frame<'a> {
     /// A message that was compressed, to so many bytes.
     Inflated(MessageRef<'a>, usize),
     Ping(&'a [u8]),
-    Pong,
+    Pong(&'a [u8]),
     Close(Close),
 }
 
@@ -50,6 +52,8 @@ pub enum Violation {
     InflatesTooBig(usize),
     #[error("a compressed message cannot be inflated")]
     NotDeflate,
+    #[error("a message has more than {EMPTY_FRAGMENTS} empty fragments")]
+    EmptyFragments,
 }
 
 impl Violation {
@@ -59,6 +63,8 @@ impl Violation {
         match self {
             Self::NotUtf8 | Self::NotDeflate => Close::NOT_UTF8,
             Self::TooBig(_) | Self::InflatesTooBig(_) => Close::TOO_BIG,
+            // No rule is broken, but nobody means it.
+            Self::EmptyFragments => Close::POLICY,
             _ => Close::PROTOCOL,
         }
     }
@@ -117,6 +123,7 @@ struct Fragments {
     parts: Option<Parts>,
     /// So much of a text is known to be UTF-8.
     checked: usize,
+    empty: u16,
 }
 
 /// Whether to go on with the next frame.
@@ -279,14 +286,20 @@ impl Decoder {
             (opcode::TEXT, true) => Ok(on(Frame::Message(MessageRef::Text(text(payload)?)))),
             (opcode::BINARY, true) => Ok(on(Frame::Message(MessageRef::Binary(payload)))),
             (opcode::PING, _) => Ok(on(Frame::Ping(payload))),
-            (opcode::PONG, _) => Ok(on(Frame::Pong)),
+            (opcode::PONG, _) => Ok(on(Frame::Pong(payload))),
             (opcode::CLOSE, _) => Ok(on(Frame::Close(close(payload)?))),
             (opcode, fin) => {
                 let known = self.fragments.as_ref().is_some_and(|fragments| fragments.parts.is_some());
                 let own = if header.compressed || known { self.inflation.own() } else { None };
                 let fragments = self.fragments.get_or_insert_with(|| {
                     let parts = header.compressed.then(|| Parts::begin(own.is_some()));
-                    Box::new(Fragments { text: opcode == opcode::TEXT, payload: Vec::new(), parts, checked: 0 })
+                    Box::new(Fragments {
+                        text: opcode == opcode::TEXT,
+                        payload: Vec::new(),
+                        parts,
+                        checked: 0,
+                        empty: 0,
+                    })
                 });
                 fragments.add(own, payload, fin, limit)?;
                 if !fin {
@@ -308,6 +321,12 @@ impl Decoder {
 impl Fragments {
     /// Text is checked as it arrives, so that what cannot become UTF-8 is refused at once.
     fn add(&mut self, own: Option<&mut Inflater>, payload: &[u8], fin: bool, limit: usize) -> Result<(), Violation> {
+        if payload.is_empty() {
+            self.empty += 1;
+            if self.empty > EMPTY_FRAGMENTS {
+                return Err(Violation::EmptyFragments);
+            }
+        }
         match &mut self.parts {
             Some(parts) => parts
                 .add(own, &mut self.payload, payload, fin, limit)

@@ -113,6 +113,30 @@ impl Gateway {
         Self { _directory: Some(directory), ..Self::run_as(command, &path, address).await }
     }
 
+    /// With so many descriptors at the most.
+    pub(crate) async fn run_with_files(files: usize, directory: tempfile::TempDir) -> Self {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_tidegate")]);
+        command.current_dir(directory.path()).stdin(Stdio::null());
+        let path = directory.path().to_owned();
+        Self { _directory: Some(directory), ..Self::run_as(command, &path, "127.0.0.1").await }
+    }
+
+    /// From now on the process may have so many descriptors; those that it has stay.
+    pub(crate) fn limit_files(&self, files: usize) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        // The gateway has ours.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let pid = Pid::from_raw(self.pid() as i32);
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(files as u64), maximum }).unwrap();
+    }
+
+    /// Descriptors that the process has now.
+    pub(crate) fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
     /// With a command of the test's own.
     pub(crate) async fn run_as(mut command: Command, directory: &Path, address: &str) -> Self {
         let any = format!("{address}:0");
