@@ -311,7 +311,7 @@ impl Gateway {
             let (pages, drain) = (pages.clone(), pages_drain.clone());
             async move {
                 let bounds = Bounds::new(timeout, &ConnectionsConfig::default());
-                server::serve(stream, bounds, &drain, |request| pages.clone().answer(request)).await;
+                server::serve(stream, bounds, &drain, |request| pages.clone().answer(request), |_| {}).await;
                 drop(permit);
             }
         }));

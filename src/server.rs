@@ -52,15 +52,15 @@ impl Bounds {
     }
 }
 
-/// Serves a connection's requests until it is closed or upgraded. Returned: what ended it where a request could not be
-/// read.
+/// Serves a connection's requests until it is closed or upgraded. `refused` is told what ended it where a request could not
+/// be read, before the client is.
 pub async fn serve<S, F>(
     stream: S,
     bounds: Bounds,
     drain: &Drain,
     answer: impl Fn(Request<Incoming>) -> F,
-) -> Option<Refused>
-where
+    refused: impl FnOnce(Refused),
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
@@ -85,16 +85,17 @@ where
             timeout(time, &mut connection).await.unwrap_or(Ok(()))
         }
     };
-    let guarded = connection.into_parts()?.io.into_inner();
-    let Some(refused) = guarded.refused() else {
+    let Some(parts) = connection.into_parts() else { return };
+    let guarded = parts.io.into_inner();
+    let Some(unread) = guarded.refused() else {
         if let Err(error) = served {
             tracing::debug!(%error, "a connection ended in an error");
         }
-        return None;
+        return;
     };
-    tracing::debug!(why = refused.why(), "a request was not read");
-    let _ = timeout(LINGER, refuse(guarded.into_inner(), refused)).await;
-    Some(refused)
+    tracing::debug!(why = unread.why(), "a request was not read");
+    refused(unread);
+    let _ = timeout(LINGER, refuse(guarded.into_inner(), unread)).await;
 }
 
 /// The one answer, and the end.

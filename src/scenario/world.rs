@@ -124,7 +124,7 @@ impl World {
                     http.clone().answer(request, guest.peer, permit.clone())
                 };
                 let bounds = server::Bounds::new(PATIENCE, &ConnectionsConfig::default());
-                server::serve(stream, bounds, &drain, answer).await;
+                server::serve(stream, bounds, &drain, answer, |_| {}).await;
             }
         }));
         let listener = serving.abort_handle();

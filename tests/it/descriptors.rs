@@ -35,8 +35,6 @@ async fn where_descriptors_are_few_connections_leave_some_for_the_rest() {
     until("accepting has paused", || async { (pauses(&gateway).await >= 1.0).then_some(()) }).await;
     assert_eq!(gateway.metric("tidegate_connections", "public").await, 72.0, "128 descriptors are for the rest");
     assert_eq!(first.ask("unhurt").await, "unhurt");
-    gateway.replace("echo", &std::fs::read(gateway.plugin_dir().join("chat.wasm")).unwrap());
-    gateway.generation("echo", 2).await;
     drop(knocking);
     let next = Client::connect(&gateway.ws_url("/echo")).await;
     next.close().await;

@@ -214,7 +214,7 @@ async fn floods_of_control_frames_are_ended_and_cost_others_nothing() {
     let gateway = Gateway::start(CONFIG).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     for (count, first) in [(1.0, PING), (2.0, PONG)] {
-        let mut raw = Raw::connect(gateway.address(), "/echo").await;
+        let raw = Raw::connect(gateway.address(), "/echo").await;
         let flood = frame(first, b"tide").repeat(100_000);
         let flooding = tokio::spawn(async move {
             let (mut reading, mut writing) = raw.0.into_split();
