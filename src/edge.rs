@@ -155,23 +155,21 @@ impl Edge {
                 }
             }
         };
-        let refused = match accepted {
+        let count = |refused: server::Refused| {
+            self.metrics.connections_refused.with_label_values(&[refused.label()]).inc();
+        };
+        match accepted {
             Ok(accepted) if accepted.http2 => {
                 self.http2(accepted.stream, bounds, &rules.http2, &permit, drain, answer).await;
-                None
             }
-            Ok(accepted) => server::serve(accepted.stream, bounds, drain, answer).await,
+            Ok(accepted) => server::serve(accepted.stream, bounds, drain, answer, count).await,
             Err(stream) => {
                 if rules.http2.mode == Http2Mode::ClearText && begins_http2(&stream, self.timeout).await {
                     self.http2(stream, bounds, &rules.http2, &permit, drain, answer).await;
-                    None
                 } else {
-                    server::serve(stream, bounds, drain, answer).await
+                    server::serve(stream, bounds, drain, answer, count).await;
                 }
             }
-        };
-        if let Some(refused) = refused {
-            self.metrics.connections_refused.with_label_values(&[refused.label()]).inc();
         }
     }
 
@@ -185,9 +183,10 @@ impl Edge {
 
     /// Waits for the first byte. False: it does not come in time, or not before the doors are closed.
     async fn has_begun(&self, stream: &TcpStream, config: &ConnectionsConfig, drain: &Drain) -> bool {
-        let first = timeout(config.first_byte_timeout.0, stream.readable());
+        let mut byte = [0];
+        let first = timeout(config.first_byte_timeout.0, stream.peek(&mut byte));
         let in_time = tokio::select! {
-            first = first => matches!(first, Ok(Ok(()))),
+            first = first => matches!(first, Ok(Ok(1))),
             () = drain.begun() => return false,
         };
         if !in_time {
@@ -206,7 +205,7 @@ impl Edge {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             Ok::<_, Infallible>(response)
         };
-        server::serve(stream, bounds, drain, answer).await;
+        server::serve(stream, bounds, drain, answer, |_| {}).await;
     }
 
     async fn http2<S, A, F>(

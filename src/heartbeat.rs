@@ -111,7 +111,8 @@ impl Pulse {
         }
         self.pinged = at;
         (self.has_pinged, self.waits, self.measures) = (true, true, true);
-        Beat::Ping(nonce(at), now + timeout)
+        // Where the timeout is the longer one, the next ping to a client that answers comes before it.
+        Beat::Ping(nonce(at), now + timeout.min(heartbeat.interval))
     }
 
     /// How long the client may be silent before it is pinged, in microseconds.
@@ -150,7 +151,7 @@ mod tests {
     const HEARTBEAT: Heartbeat =
         Heartbeat { interval: Duration::from_secs(25), timeout: Duration::from_secs(10), timeout_min: None };
 
-    /// Waits until a ping is due, and returns its payload and its deadline.
+    /// Waits until a ping is due, and returns its payload and when to look again.
     async fn pinged(pulse: &mut Pulse, heartbeat: &Heartbeat) -> ([u8; 4], Instant) {
         loop {
             match pulse.beat(heartbeat, Instant::now()) {
@@ -180,6 +181,19 @@ mod tests {
         tokio::time::sleep_until(deadline).await;
         assert_eq!(pulse.beat(&HEARTBEAT, Instant::now()), Beat::Dead);
         assert!(begin.elapsed() <= HEARTBEAT.interval + HEARTBEAT.timeout + Duration::from_millis(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_longer_than_the_interval_delays_no_ping() {
+        let patient = Heartbeat { timeout: Duration::from_secs(600), ..HEARTBEAT };
+        let mut pulse = Pulse::new(Instant::now(), 7);
+        let (_, look) = pinged(&mut pulse, &patient).await;
+        pulse.heard(Instant::now());
+        tokio::time::sleep_until(look).await;
+        assert!(matches!(pulse.beat(&patient, Instant::now()), Beat::Ping(..)));
+        // Nor does it end a client early that does not answer.
+        advance(Duration::from_secs(500)).await;
+        assert!(matches!(pulse.beat(&patient, Instant::now()), Beat::Sleep(_)));
     }
 
     #[tokio::test(start_paused = true)]

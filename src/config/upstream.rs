@@ -1,8 +1,5 @@
 //! What the configuration says of an upstream.
 
-#[cfg(test)]
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use toml::Spanned;
 

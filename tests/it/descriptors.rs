@@ -29,11 +29,11 @@ async fn knock(gateway: &Gateway, count: usize) -> Vec<Raw> {
 
 #[tokio::test]
 async fn where_descriptors_are_few_connections_leave_some_for_the_rest() {
-    let gateway = Gateway::run_with_files(200, Gateway::prepare(CONFIG, &[])).await;
+    let gateway = Gateway::run_with_files(300, Gateway::prepare(CONFIG, &[])).await;
     let mut first = Client::connect(&gateway.ws_url("/echo")).await;
-    let knocking = knock(&gateway, 150).await;
+    let knocking = knock(&gateway, 250).await;
     until("accepting has paused", || async { (pauses(&gateway).await >= 1.0).then_some(()) }).await;
-    assert_eq!(gateway.metric("tidegate_connections", "public").await, 72.0, "128 descriptors are for the rest");
+    assert_eq!(gateway.metric("tidegate_connections", "public").await, 172.0, "128 descriptors are for the rest");
     assert_eq!(first.ask("unhurt").await, "unhurt");
     drop(knocking);
     let next = Client::connect(&gateway.ws_url("/echo")).await;

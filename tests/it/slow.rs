@@ -27,7 +27,7 @@ limits = {{ outbox = "256KiB", control_rate = 100000000 }}
 [[route]]
 name = "watched"
 path = "/watched"
-plugins = ["fanout"]
+plugins = ["echo"]
 heartbeat = {{ interval = "1s", timeout = "1s" }}
 limits = {{ outbox = "256KiB", control_rate = 100000000 }}
 
