@@ -137,6 +137,7 @@ async fn sessions_share_a_connection() {
     leaving.close(None).await.unwrap();
     assert!(matches!(next(&mut leaving).await, Some(Message::Close(_))));
     assert!(next(&mut leaving).await.is_none());
+    drop(leaving);
     drop(sockets.remove(0));
     until("two are gone", || async { (gateway.metric("tidegate_sessions", "echo").await == 3.0).then_some(()) }).await;
     for socket in &mut sockets {
