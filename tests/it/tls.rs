@@ -213,7 +213,8 @@ async fn a_ticket_from_before_other_authorities_is_worth_nothing() {
 #[tokio::test]
 async fn a_stalled_handshake_is_closed_while_others_get_through() {
     let authority = Authority::new();
-    let tls = format!("[tls]\nhandshake_timeout = \"300ms\"\n{CERTIFICATES}");
+    let first = "[connections]\nfirst_byte_timeout = \"300ms\"\n";
+    let tls = format!("{first}[tls]\nhandshake_timeout = \"300ms\"\n{CERTIFICATES}");
     let gateway = start(&tls, &[("first", &authority.sign(&["localhost"]))]).await;
     let mut stalled = Vec::new();
     for count in 0..20 {
@@ -229,7 +230,10 @@ async fn a_stalled_handshake_is_closed_while_others_get_through() {
     for raw in &mut stalled {
         assert!(raw.is_over().await, "it is closed");
     }
-    counted(&gateway, "timeout", 20.0).await;
+    // Those who have begun, and those who have not.
+    counted(&gateway, "timeout", 10.0).await;
+    let silent = gateway.metric("tidegate_connections_refused_total", "first-byte").await;
+    assert_eq!(silent, 10.0);
     assert_eq!(ask(&mut socket, "tide").await, "tide");
 
     // Who speaks no TLS is not kept either.
