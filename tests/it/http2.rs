@@ -204,7 +204,8 @@ async fn an_event_stream_goes_over_http2() {
     let mut body = response.into_body();
     let first = timeout(PATIENCE, body.frame()).await.expect("nothing comes").unwrap().unwrap();
     assert!(first.into_data().is_ok_and(|data| !data.is_empty()));
-    assert_eq!(gateway.metric("tidegate_sessions", "events").await, 1.0);
+    until("it is counted", || async { (gateway.metric("tidegate_sessions", "events").await == 1.0).then_some(()) })
+        .await;
     drop(body);
     until("it is gone", || async { (gateway.metric("tidegate_sessions", "events").await == 0.0).then_some(()) }).await;
 }
