@@ -82,7 +82,7 @@ pub async fn hand_over(program: &Program, sockets: &Sockets, timeout: Duration) 
             "process {process} did not serve within {} s (`upgrade_timeout`), and was ended",
             timeout.as_secs_f64()
         ),
-        Ok(Err(error)) => return Err(error).context("the new process cannot be heard"),
+        Ok(Err(error)) => Err(error).context("the new process cannot be heard"),
         Ok(Ok(_)) if words == READY.as_bytes() => {
             // From now on it stands for itself.
             candidate.0 = None;

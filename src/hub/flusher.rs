@@ -40,17 +40,15 @@ impl Hub {
     pub(super) async fn flush(self: Arc<Self>, topic: Arc<Topic>) {
         loop {
             let windows = topic.audiences.lock().windows();
-            match windows {
-                Some(windows) if windows.all && !topic.pending.lock().is_empty() => {
-                    let window = windows.window;
-                    Box::pin(self.gather(&topic, window.messages, Instant::now() + window.time.0)).await;
-                }
-                Some(windows) if !windows.all => {
-                    if Box::pin(self.flush_both(&topic, windows)).await {
-                        continue;
+            if let Some(windows) = windows {
+                let window = windows.window;
+                if windows.all {
+                    if !topic.pending.lock().is_empty() {
+                        Box::pin(self.gather(&topic, window.messages, Instant::now() + window.time.0)).await;
                     }
+                } else if Box::pin(self.flush_both(&topic, windows)).await {
+                    continue;
                 }
-                _ => {}
             }
             let Some(batch) = topic.pending.lock().take() else { break };
             topic.room.notify_waiters();
