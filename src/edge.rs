@@ -10,21 +10,23 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::config::{Config, ConnectionsConfig, Http2Config, Http2Mode};
 use crate::drain::Drain;
 use crate::listener::Permit;
 use crate::metrics::Metrics;
-use crate::permits::{Connected, Permits, Refused};
+use crate::permits::{Permits, Refused};
 use crate::proxy::Proxies;
 use crate::reply::{Body, unavailable_for};
 use crate::server::{self, Bounds, Shared};
 use crate::tls::{Ready, Tls};
 
+/// How long somebody who is refused may take to ask.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4). No request of HTTP/1.1 begins like that.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long to wait for more of what may become a preface.
@@ -37,6 +39,8 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// TLS at all.
 pub struct Edge {
     tls: Option<Tls>,
+    /// Who may connect, and how often.
+    pub permits: Arc<Permits>,
     rules: ArcSwap<Rules>,
     permits: Arc<Permits>,
     timeout: Duration,
@@ -76,7 +80,8 @@ impl Edge {
     pub fn new(config: &Config, permits: Arc<Permits>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let tls = Ready::new(config, None)?.map(|ready| Tls::new(ready, metrics.clone()));
         let rules = ArcSwap::from_pointee(Rules::new(config));
-        Ok(Self { tls, rules, permits, timeout: config.handshake_timeout.0, metrics })
+        let permits = Permits::new(config.connections.clone(), metrics.clone());
+        Ok(Self { tls, permits, rules, timeout: config.handshake_timeout.0, metrics })
     }
 
     pub fn has_tls(&self) -> bool {
@@ -91,6 +96,7 @@ impl Edge {
     /// New connections find this.
     pub fn install(&self, config: &Config, ready: Option<Ready>) {
         self.rules.store(Arc::new(Rules::new(config)));
+        self.permits.replace(config.connections.clone());
         if let (Some(tls), Some(ready)) = (&self.tls, ready) {
             tls.install(ready);
         }
@@ -102,11 +108,21 @@ impl Edge {
         A: Fn(Request<Incoming>, IpAddr, Arc<Permit>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     {
-        let Arrived { mut stream, peer, door, mut permit } = arrived;
-        let (rules, config) = (self.rules.load_full(), self.permits.config());
+        let Arrived { mut stream, peer, door, permit } = arrived;
+        let rules = self.rules.load_full();
+        let config = self.permits.config();
         // Otherwise the kernel goes on for a quarter of an hour before it gives up a client that has vanished.
         let unacknowledged = u32::try_from(config.unacknowledged_timeout.0.as_millis()).unwrap_or(u32::MAX);
         let _ = set_tcp_user_timeout(&stream, unacknowledged);
+        let mut byte = [0];
+        let first = timeout(config.first_byte_timeout.0, stream.peek(&mut byte));
+        tokio::select! {
+            first = first => if !matches!(first, Ok(Ok(1))) {
+                self.metrics.connections_refused.with_label_values(&["first-byte"]).inc();
+                return;
+            },
+            () = drain.begun() => return,
+        }
         let connected = match rules.proxies.connected(&mut stream, peer, self.timeout).await {
             Ok(connected) => connected,
             Err(why) => {
@@ -115,16 +131,22 @@ impl Edge {
                 return;
             }
         };
-        let bounds = Bounds::new(self.timeout, &config);
-        // Where somebody in front names clients in each request, they are counted there.
-        let names_others = rules.proxies.names_clients(connected);
-        match self.admit(connected, names_others) {
-            Ok(connected) => permit.connected = connected,
-            Err(refused) => return self.tell(stream, door, refused, bounds, drain).await,
-        }
-        if !self.has_begun(&stream, &config, drain).await {
-            return;
-        }
+        // Where somebody trusted says in each request whose it is, its connection is nobody's.
+        let is_known = !rules.proxies.names_clients(connected);
+        let mut bounds = Bounds::new(self.timeout, &config);
+        let refused = match is_known.then(|| self.permits.admit(connected)) {
+            None => None,
+            Some(Ok(counted)) => {
+                permit.count(counted);
+                None
+            }
+            Some(Err(refused)) => {
+                // An answer costs a place among the connections, so only some are told.
+                let Some(telling) = self.permits.tell() else { return };
+                bounds.timeout = bounds.timeout.min(REFUSED_TIMEOUT);
+                Some((refused, Arc::new(telling)))
+            }
+        };
         let accepted = match (door, &self.tls) {
             (Door::Tls, Some(tls)) => match tls.accept(stream).await {
                 Some(accepted) => Ok(accepted),
@@ -135,23 +157,22 @@ impl Edge {
         let permit = Arc::new(permit);
         let certificate = accepted.as_ref().ok().and_then(|accepted| accepted.certificate.clone());
         let (held, whose, permits) = (permit.clone(), rules.clone(), self.permits.clone());
-        let answer = Arc::new(answer);
         let answer = move |mut request: Request<Incoming>| {
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }
             let client = whose.proxies.client(connected, request.headers());
-            let counted = if names_others { permits.count(client, Instant::now()) } else { Ok(None) };
-            let (answer, held) = (answer.clone(), held.clone());
+            let admitted = match &refused {
+                Some((refused, _)) => Err(*refused),
+                None if is_known => Ok(held.clone()),
+                None => permits.admit(client).map(|counted| Permit::behind(&held, counted)),
+            };
+            let is_http1 = request.version() < Version::HTTP_2;
+            let answered = admitted.map(|permit| answer(request, client, permit));
             async move {
-                match counted {
-                    Ok(counted) => {
-                        if let Some(counted) = counted {
-                            request.extensions_mut().insert(Counted::from(counted));
-                        }
-                        answer(request, client, held).await
-                    }
-                    Err(refused) => Ok(unavailable_for(refused.why, refused.retry).answer()),
+                match answered {
+                    Ok(answered) => answered.await,
+                    Err(refused) => Ok(refusal(refused, is_known && is_http1)),
                 }
             }
         };
@@ -160,12 +181,12 @@ impl Edge {
         };
         match accepted {
             Ok(accepted) if accepted.http2 => {
-                self.http2(accepted.stream, bounds, &rules.http2, &permit, drain, answer).await;
+                self.http2(accepted.stream, (&rules.http2, bounds), &permit, drain, answer).await;
             }
             Ok(accepted) => server::serve(accepted.stream, bounds, drain, answer, count).await,
             Err(stream) => {
                 if rules.http2.mode == Http2Mode::ClearText && begins_http2(&stream, self.timeout).await {
-                    self.http2(stream, bounds, &rules.http2, &permit, drain, answer).await;
+                    self.http2(stream, (&rules.http2, bounds), &permit, drain, answer).await;
                 } else {
                     server::serve(stream, bounds, drain, answer, count).await;
                 }
@@ -173,46 +194,10 @@ impl Edge {
         }
     }
 
-    /// Whether a client of this address may connect now.
-    fn admit(&self, address: IpAddr, names_others: bool) -> Result<Option<Box<Connected>>, Refused> {
-        let now = Instant::now();
-        let connected = if names_others { None } else { self.permits.count(address, now)? };
-        self.permits.pace(now)?;
-        Ok(connected)
-    }
-
-    /// Waits for the first byte. False: it does not come in time, or not before the doors are closed.
-    async fn has_begun(&self, stream: &TcpStream, config: &ConnectionsConfig, drain: &Drain) -> bool {
-        let mut byte = [0];
-        let first = timeout(config.first_byte_timeout.0, stream.peek(&mut byte));
-        let in_time = tokio::select! {
-            first = first => matches!(first, Ok(Ok(1))),
-            () = drain.begun() => return false,
-        };
-        if !in_time {
-            self.metrics.connections_refused.with_label_values(&["first-byte"]).inc();
-        }
-        in_time
-    }
-
-    /// Answers the one request of somebody who may not come now. Where many are being told already, and where an answer
-    /// would cost a TLS handshake, the connection is only closed.
-    async fn tell(&self, stream: TcpStream, door: Door, refused: Refused, bounds: Bounds, drain: &Drain) {
-        let (Door::Plain, Some(_telling)) = (door, self.permits.tell()) else { return };
-        let bounds = Bounds { timeout: REFUSED_TIMEOUT.min(bounds.timeout), ..bounds };
-        let answer = |_| async move {
-            let mut response = unavailable_for(refused.why, refused.retry).answer();
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            Ok::<_, Infallible>(response)
-        };
-        server::serve(stream, bounds, drain, answer, |_| {}).await;
-    }
-
     async fn http2<S, A, F>(
         &self,
         stream: S,
-        bounds: Bounds,
-        config: &Http2Config,
+        (config, bounds): (&Http2Config, Bounds),
         permit: &Arc<Permit>,
         drain: &Drain,
         answer: A,
@@ -229,6 +214,15 @@ impl Edge {
         server::serve_http2(stream, shared, drain, answer).await;
         self.metrics.http2_connections.dec();
     }
+}
+
+/// Come again later.
+fn refusal(refused: Refused, closes: bool) -> Response<Body> {
+    let mut response = unavailable_for(refused.why, refused.retry).answer();
+    if closes {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Whether the client speaks HTTP/2 from its first byte. Who says nothing at all is left to the timeout of HTTP/1.1.

@@ -315,14 +315,14 @@ impl Gateway {
                 drop(permit);
             }
         }));
-        let (swept, seldom) = (node.clone(), permits.clone());
+        let (swept, seldom) = (node.clone(), reload.edge.clone());
         let sweeper = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(SWEEP);
             loop {
                 ticks.tick().await;
                 swept.hub.sweep();
                 swept.kv.sweep();
-                seldom.sweep(tokio::time::Instant::now());
+                seldom.permits.sweep(tokio::time::Instant::now());
             }
         });
         let looked = reload.catalog.clone();

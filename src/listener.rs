@@ -4,8 +4,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -33,15 +33,43 @@ pub struct Listener {
 
 /// A place among the connections, for as long as it is held.
 pub struct Permit {
-    _permit: OwnedSemaphorePermit,
-    connections: IntGauge,
+    _place: Place,
     /// Where it counts for its client's address.
-    pub connected: Option<Box<Connected>>,
+    connected: OnceLock<Box<Connected>>,
 }
 
-impl Drop for Permit {
+enum Place {
+    Own {
+        _permit: OwnedSemaphorePermit,
+        connections: IntGauge,
+    },
+    /// That of the connection which a request has come by.
+    Shared {
+        _permit: Arc<Permit>,
+    },
+}
+
+impl Permit {
+    /// For what one client asks by way of a connection that others use as well.
+    pub fn behind(connection: &Arc<Self>, counted: Option<Box<Connected>>) -> Arc<Self> {
+        let Some(counted) = counted else { return connection.clone() };
+        let place = Place::Shared { _permit: connection.clone() };
+        Arc::new(Self { _place: place, connected: OnceLock::from(counted) })
+    }
+
+    /// Counts for its client as long as it is held.
+    pub fn count(&self, counted: Option<Box<Connected>>) {
+        if let Some(counted) = counted {
+            let _ = self.connected.set(counted);
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.dec();
+        if let Self::Own { connections, .. } = self {
+            connections.dec();
+        }
     }
 }
 
@@ -131,7 +159,14 @@ impl Listener {
                     tracing::info!("connections are accepted again");
                 }
                 self.connections.inc();
-                Some((stream, peer, Permit { _permit: permit, connections: self.connections.clone(), connected: None }))
+                Some((
+                    stream,
+                    peer,
+                    Permit {
+                        _place: Place::Own { _permit: permit, connections: self.connections.clone() },
+                        connected: OnceLock::new(),
+                    },
+                ))
             }
             Err(error) => {
                 // Out of descriptors, or a connection that has gone already: the sessions that are here must not feel it.

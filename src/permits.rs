@@ -1,7 +1,7 @@
 //! Who may connect: so many connections of one address, new ones only so fast, of one address and of all together.
 //!
 //! An address is what the client really has: the peer's, or what somebody trusted in front says. Whoever knows it calls
-//! `Permits::count`, once for each connection.
+//! `Permits::admit`, once for each connection.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -118,7 +118,7 @@ impl Permits {
     }
 
     /// A new connection, whoever it is from.
-    pub fn pace(&self, now: Instant) -> Result<(), Refused> {
+    fn pace(&self, now: Instant) -> Result<(), Refused> {
         let config = self.config.load();
         let Some(rate) = rate(config.total_rate, config.total_burst) else { return Ok(()) };
         let mut pace = self.pace.lock();
@@ -139,7 +139,7 @@ impl Permits {
     }
 
     /// A connection of this client. None: it is not counted.
-    pub fn count(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Option<Box<Connected>>, Refused> {
+    fn count(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Option<Box<Connected>>, Refused> {
         let config = self.config.load();
         let rate = rate(config.rate, config.burst);
         if (config.per_address.is_none() && rate.is_none()) || config.is_exempt(address.to_canonical()) {
@@ -170,6 +170,14 @@ impl Permits {
         client.open += 1;
         self.metrics.client_addresses.set(addresses.known.len() as i64);
         Ok(Some(Box::new(Connected { permits: self.clone(), key })))
+    }
+
+    /// A connection of this client, which counts as one of all and as one of its address.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Option<Box<Connected>>, Refused> {
+        let now = Instant::now();
+        let connected = self.count(address, now)?;
+        self.pace(now)?;
+        Ok(connected)
     }
 
     /// A place to tell somebody why they are refused. None: close, too many are being told.
@@ -276,7 +284,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_table_is_bounded_and_the_exempt_are_not_in_it() {
-        let exempt = vec!["10.0.0.0/8".parse().unwrap()];
+        let exempt = vec![crate::config::Network("10.0.0.0/8".parse().unwrap())];
         let config = ConnectionsConfig { per_address: Some(1), addresses: 4, exempt, ..Default::default() };
         let permits = permits(config);
         let count = |number: u8| permits.count(IpAddr::from([192, 0, 2, number]), Instant::now()).unwrap();

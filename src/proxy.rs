@@ -35,6 +35,11 @@ impl Proxies {
         self.0.trusted.iter().any(|network| network.0.contains(&address))
     }
 
+    /// Whether requests of this connection may say whose they are.
+    pub fn names_clients(&self, connected: IpAddr) -> bool {
+        self.0.header != ForwardedHeader::Off && self.is_trusted(connected)
+    }
+
     /// Who has connected: whom the PROXY protocol's header names, where it is spoken, or who is at the other end. The error
     /// is the metric's label.
     pub async fn connected(

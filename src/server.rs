@@ -30,7 +30,6 @@ const SEND_BUFFER: usize = 32 << 10;
 /// more, it only wants to make work.
 const RESETS: usize = 20;
 const ERRORS: usize = 128;
-
 /// The least that the HTTP library reads into.
 const LEAST: usize = 8 << 10;
 /// How long the client's side stays open after a refusal, so that what it is still sending does not take the answer away
@@ -117,7 +116,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refused: Refuse
 /// What many requests of a connection share.
 pub struct Shared<'a> {
     pub config: &'a Http2Config,
-    /// The time is until the first request.
+    /// The timeout is that until the first request.
     pub bounds: Bounds,
     /// Whether there is neither a request nor a session now.
     pub is_idle: &'a (dyn Fn() -> bool + Sync),
@@ -141,9 +140,11 @@ where
         let answer = answer.clone();
         async move {
             // A list of short headers may be within its bytes and still be a long one.
-            let refused = match request.uri().path_and_query() {
-                Some(target) if target.as_str().len() > limits.uri => Some(Refused::LongUri),
-                _ => (request.headers().len() > limits.headers).then_some(Refused::ManyHeaders),
+            let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+            let refused = match () {
+                () if target > limits.uri => Some(Refused::LongUri),
+                () if request.headers().len() > limits.headers => Some(Refused::ManyHeaders),
+                () => None,
             };
             if let Some(refused) = refused {
                 let (status, why) = (refused.status(), refused.why().to_owned());

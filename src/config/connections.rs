@@ -2,11 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::{Config, ConfigError, Size, Span, load::Source, seconds};
+use super::{Config, ConfigError, Network, Size, Span, load::Source, seconds};
 
 /// Connections of clients, before anything is known of who they are. docs/guides/hostile-clients.md says what to set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,9 +24,8 @@ pub struct ConnectionsConfig {
     /// New connections of all addresses at once before their rate counts. Absent: as many as the rate.
     pub total_burst: Option<u32>,
     /// Networks whose addresses are not counted one by one, `["127.0.0.0/8"]`: whoever is trusted, and what stands in front.
-    #[serde(deserialize_with = "networks")]
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
-    pub exempt: Vec<IpNet>,
+    pub exempt: Vec<Network>,
     /// Addresses that are remembered at a time. Those that come beyond are not counted one by one.
     pub addresses: usize,
     /// How long a client may take until the first byte arrives. Its request as a whole has `handshake_timeout`.
@@ -42,16 +39,6 @@ pub struct ConnectionsConfig {
     /// How long what was sent to a client may stay without acknowledgement before the connection counts as dead: one that
     /// is only written to is found out by this.
     pub unacknowledged_timeout: Span,
-}
-
-/// Reads networks, `10.0.0.0/8`, and single addresses.
-fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    let network = |text: String| {
-        let one = text.parse::<IpAddr>().map(IpNet::from);
-        one.or_else(|_| text.parse::<IpNet>())
-            .map_err(|_| D::Error::custom(format!("{text:?} is not a network such as \"10.0.0.0/8\", and no address")))
-    };
-    Vec::<String>::deserialize(from)?.into_iter().map(network).collect()
 }
 
 impl Default for ConnectionsConfig {
@@ -75,7 +62,7 @@ impl Default for ConnectionsConfig {
 
 impl ConnectionsConfig {
     pub fn is_exempt(&self, address: IpAddr) -> bool {
-        self.exempt.iter().any(|network| network.contains(&address))
+        self.exempt.iter().any(|network| network.0.contains(&address))
     }
 
     fn wrong(&self) -> Option<&'static str> {

@@ -189,7 +189,7 @@ impl Http {
                 // A task of its own, and a small one: this one holds what is left of the HTTP connection.
                 Some((carrier, read)) => {
                     place.keep();
-                    let held = Box::new((permit, guest, among, counted));
+                    let held = Box::new((permit, guest, among));
                     let begin = Begin { carrier, read, compression, state, effects, route, applier, held };
                     tokio::spawn(session::serve(begin));
                 }

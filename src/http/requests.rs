@@ -181,8 +181,8 @@ impl Http {
         }
         // A session that is polled has no connection of its own.
         let held: Box<dyn Send> = match kind {
-            Kind::Events => Box::new((permit, guest, among, counted)),
-            Kind::Polls => Box::new((guest, among, counted)),
+            Kind::Events => Box::new((permit, guest, among)),
+            Kind::Polls => Box::new((guest, among)),
         };
         place.keep();
         let carrier = Carrier::Requests(kind, mailbox, resume);
