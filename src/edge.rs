@@ -1,5 +1,4 @@
-//! From an accepted connection to requests: who has connected and whether they may, TLS, which HTTP is spoken, whose request
-//! it is.
+//! From an accepted connection to requests: who has connected, TLS, which HTTP is spoken, whose request it is.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,7 +14,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::{Config, ConnectionsConfig, Http2Config, Http2Mode};
+use crate::config::{Config, Http2Config, Http2Mode};
 use crate::drain::Drain;
 use crate::listener::Permit;
 use crate::metrics::Metrics;
@@ -32,9 +31,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long to wait for more of what may become a preface.
 const TRICKLE: Duration = Duration::from_millis(20);
 
-/// How long somebody who is refused may take to ask.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// What stands between the network and the routes. All of it can be replaced while the gateway serves, but whether there is
 /// TLS at all.
 pub struct Edge {
@@ -42,7 +38,6 @@ pub struct Edge {
     /// Who may connect, and how often.
     pub permits: Arc<Permits>,
     rules: ArcSwap<Rules>,
-    permits: Arc<Permits>,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -64,11 +59,8 @@ pub struct Arrived {
     pub stream: TcpStream,
     pub peer: IpAddr,
     pub door: Door,
-    pub permit: Permit,
+    pub permit: Arc<Permit>,
 }
-
-/// A request's own place among those of its client's address, where somebody in front has named it; a session keeps it.
-pub type Counted = Arc<Connected>;
 
 impl Rules {
     fn new(config: &Config) -> Self {
@@ -77,7 +69,7 @@ impl Rules {
 }
 
 impl Edge {
-    pub fn new(config: &Config, permits: Arc<Permits>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let tls = Ready::new(config, None)?.map(|ready| Tls::new(ready, metrics.clone()));
         let rules = ArcSwap::from_pointee(Rules::new(config));
         let permits = Permits::new(config.connections.clone(), metrics.clone());
@@ -154,7 +146,6 @@ impl Edge {
             },
             _ => Err(stream),
         };
-        let permit = Arc::new(permit);
         let certificate = accepted.as_ref().ok().and_then(|accepted| accepted.certificate.clone());
         let (held, whose, permits) = (permit.clone(), rules.clone(), self.permits.clone());
         let answer = move |mut request: Request<Incoming>| {

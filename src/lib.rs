@@ -75,7 +75,6 @@ use crate::kv::{Kv, MemoryKv, RedisKv};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::permits::Permits;
 use crate::plugin::{Cache, Catalog, Loader, Prepared, Room};
 use crate::redis::Redis;
 use crate::reload::Reload;
@@ -108,7 +107,6 @@ pub struct Gateway {
     tls: Option<Listener>,
     admin: Listener,
     predecessor: Option<Arc<handover::Predecessor>>,
-    permits: Arc<Permits>,
     reload: Arc<Reload>,
     drain: Drain,
 }
@@ -229,8 +227,7 @@ impl Gateway {
         let beside = |address| public.beside("tls", tls, address).with_context(|| in_use("tls.listen", address));
         let tls = config.tls.as_ref().and_then(|tls| tls.listen).map(beside).transpose()?;
         let admin = listener("admin", "admin", admin, config.admin, ADMIN_CONNECTIONS, &metrics)?;
-        let permits = Permits::new(config.connections.clone(), metrics.clone());
-        let edge = Arc::new(Edge::new(&config, permits.clone(), metrics)?);
+        let edge = Arc::new(Edge::new(&config, metrics)?);
         let lock = Arc::new(Lock::new(config.admin_token.as_ref()));
         let applier = Applier::new(node);
         let drain = Drain::default();
@@ -240,19 +237,8 @@ impl Gateway {
         catalog.begin_recordings();
         let (handshake_timeout, upgrade_timeout) = (config.handshake_timeout.0, config.upgrade_timeout.0);
         let leaving = config.drain;
-        let reload = Arc::new(Reload::new(config, catalog, http, permits.clone(), applier, edge, lock));
-        Ok(Self {
-            handshake_timeout,
-            upgrade_timeout,
-            leaving,
-            public,
-            tls,
-            admin,
-            predecessor,
-            permits,
-            reload,
-            drain,
-        })
+        let reload = Arc::new(Reload::new(config, catalog, http, applier, edge, lock));
+        Ok(Self { handshake_timeout, upgrade_timeout, leaving, public, tls, admin, predecessor, reload, drain })
     }
 
     /// Where clients connect.
@@ -274,7 +260,7 @@ impl Gateway {
     /// ends the drain at once.
     pub async fn run(self, signals: Signals, program: &Program) -> anyhow::Result<()> {
         let Self { handshake_timeout: timeout, upgrade_timeout, leaving, .. } = self;
-        let Self { public, tls, admin, predecessor, permits, reload, drain, .. } = self;
+        let Self { public, tls, admin, predecessor, reload, drain, .. } = self;
         let Signals { mut stop, reload: mut asked, upgrade: mut upgrades } = signals;
         let shared_tls = tls.as_ref().map(Listener::share).transpose()?;
         let sockets = Sockets { public: public.share()?, tls: shared_tls, admin: admin.share()? };
@@ -448,7 +434,7 @@ fn open((listener, door): (Listener, Door), reload: &Reload, drain: &Drain) -> i
         let (edge, http, drain) = (edge.clone(), http.clone(), doors.clone());
         let arrival = Mutex::new(Some(drain.arrive()));
         // An upgraded connection outlives this task: its session holds the permit then.
-        let arrived = Arrived { stream, peer: peer.ip(), door, permit };
+        let arrived = Arrived { stream, peer: peer.ip(), door, permit: Arc::new(permit) };
         async move {
             let answer = move |request, peer, permit| {
                 let (arrival, answered) = (arrival.lock().take(), http.clone().answer(request, peer, permit));

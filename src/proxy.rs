@@ -63,11 +63,6 @@ impl Proxies {
         }
     }
 
-    /// Whether each request of who has connected may name somebody else.
-    pub fn names_clients(&self, connected: IpAddr) -> bool {
-        !matches!(self.0.header, ForwardedHeader::Off) && self.is_trusted(connected.to_canonical())
-    }
-
     /// Whose request this is: the address that rules and limits are about, and that plugins see. `connected` is who has
     /// connected. Every step to the left is believed only because whoever says so is trusted.
     pub fn client(&self, connected: IpAddr, headers: &HeaderMap) -> IpAddr {

@@ -17,7 +17,6 @@ use crate::handover::systemd;
 use crate::http::{Http, Site};
 use crate::message::Pattern;
 use crate::outbox::Request;
-use crate::permits::Permits;
 use crate::plugin::{Catalog, Installed, Prepared, Role};
 use crate::tls::Ready;
 use crate::watch::{Seen, Subject, Watched};
@@ -29,7 +28,6 @@ const CHUNK: usize = 64;
 pub struct Reload {
     pub catalog: Arc<Catalog>,
     pub http: Arc<Http>,
-    permits: Arc<Permits>,
     pub applier: Arc<Applier>,
     pub edge: Arc<Edge>,
     pub lock: Arc<Lock>,
@@ -58,7 +56,6 @@ impl Reload {
         config: Config,
         catalog: Arc<Catalog>,
         http: Arc<Http>,
-        permits: Arc<Permits>,
         applier: Arc<Applier>,
         edge: Arc<Edge>,
         lock: Arc<Lock>,
@@ -67,7 +64,7 @@ impl Reload {
         let files = config.files();
         let seen = Seen::look_at(&files);
         let serving = Mutex::new(Serving { config, files, seen });
-        Self { catalog, http, permits, applier, edge, lock, status, runtime: Handle::current(), serving }
+        Self { catalog, http, applier, edge, lock, status, runtime: Handle::current(), serving }
     }
 
     /// Reads the configuration again, and lets it serve if it can.
@@ -139,7 +136,6 @@ impl Reload {
         self.applier.node.upstreams.replace(&config.upstreams);
         self.applier.claim(claims);
         self.lock.change(config.admin_token.as_ref());
-        self.permits.replace(config.connections.clone());
         self.http.install(site);
         let mut serving = self.serving.lock();
         restart_for.extend(serving.config.fixed(&config).into_iter().map(str::to_owned));

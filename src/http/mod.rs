@@ -21,7 +21,6 @@ use crate::certificate::ClientCertificate;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::listener::Permit;
-use crate::permits::Connected;
 use crate::plugin::{Admission, Chain, Effects, Event, Failure, Hook, RouteChain};
 use crate::reply::{Body, Refusal, empty, internal, unavailable, unavailable_for};
 use crate::server::Guarded;
@@ -150,7 +149,6 @@ impl Http {
             return Err(unavailable_for("a part of this route keeps failing", pause));
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
-        let counted = request.extensions_mut().remove::<Arc<Connected>>();
         let upgrade = hyper::upgrade::on(&mut request);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)

@@ -20,7 +20,6 @@ use crate::certificate::ClientCertificate;
 use crate::listener::Permit;
 use crate::message::{Close, Closer, Message};
 use crate::outbox::{Answer, Ask, Mailbox, Outbox, Request as Asked, Secret};
-use crate::permits::Connected;
 use crate::plugin::RouteChain;
 use crate::reply::{Body, Refusal, empty, internal, text, unavailable, unavailable_for};
 use crate::route::Transports;
@@ -150,7 +149,6 @@ impl Http {
             return Err(unavailable_for("a part of this route keeps failing", pause));
         }
         let place = Place::take(&route).ok_or_else(|| unavailable("the route has as many sessions as it may"))?;
-        let counted = request.extensions_mut().remove::<Arc<Connected>>();
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let handshake = Handshake::new(target, peer, headers(request.headers()), parameters)
             .with_certificate(request.extensions_mut().remove::<ClientCertificate>());
