@@ -54,7 +54,7 @@ fn lines(out: &mut Vec<u8>, text: &str) {
     loop {
         let end = rest.find(['\n', '\r']);
         out.extend_from_slice(b"data: ");
-        out.extend_from_slice(rest[..end.unwrap_or(rest.len())].as_bytes());
+        out.extend_from_slice(&rest.as_bytes()[..end.unwrap_or(rest.len())]);
         out.push(b'\n');
         let Some(end) = end else { return };
         let width = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
