@@ -106,15 +106,6 @@ impl Edge {
         // Otherwise the kernel goes on for a quarter of an hour before it gives up a client that has vanished.
         let unacknowledged = u32::try_from(config.unacknowledged_timeout.0.as_millis()).unwrap_or(u32::MAX);
         let _ = set_tcp_user_timeout(&stream, unacknowledged);
-        let mut byte = [0];
-        let first = timeout(config.first_byte_timeout.0, stream.peek(&mut byte));
-        tokio::select! {
-            first = first => if !matches!(first, Ok(Ok(1))) {
-                self.metrics.connections_refused.with_label_values(&["first-byte"]).inc();
-                return;
-            },
-            () = drain.begun() => return,
-        }
         let connected = match rules.proxies.connected(&mut stream, peer, self.timeout).await {
             Ok(connected) => connected,
             Err(why) => {
@@ -139,6 +130,10 @@ impl Edge {
                 Some((refused, Arc::new(telling)))
             }
         };
+        let first_byte = if refused.is_some() { REFUSED_TIMEOUT } else { config.first_byte_timeout.0 };
+        if !self.has_begun(&stream, first_byte, drain).await {
+            return;
+        }
         let accepted = match (door, &self.tls) {
             (Door::Tls, Some(tls)) => match tls.accept(stream).await {
                 Some(accepted) => Ok(accepted),
@@ -183,6 +178,19 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// Waits for the client's first byte. False: it has not come in time, or not before the doors are closed.
+    async fn has_begun(&self, stream: &TcpStream, within: Duration, drain: &Drain) -> bool {
+        let mut byte = [0];
+        let begun = tokio::select! {
+            first = timeout(within, stream.peek(&mut byte)) => matches!(first, Ok(Ok(1))),
+            () = drain.begun() => return false,
+        };
+        if !begun {
+            self.metrics.connections_refused.with_label_values(&["first-byte"]).inc();
+        }
+        begun
     }
 
     async fn http2<S, A, F>(

@@ -313,6 +313,11 @@ impl Cluster {
     /// The place of the server that owns what stands under a key, as another one than `except` says.
     pub(crate) async fn owner(&self, key: &str, except: Option<usize>) -> usize {
         let asked = (0..self.servers.len()).find(|place| Some(*place) != except).unwrap();
+        self.owner_by(asked, key).await
+    }
+
+    /// The same as this server says, whose word may be an old one.
+    async fn owner_by(&self, asked: usize, key: &str) -> usize {
         let asked = &self.servers[asked];
         let Value::Int(slot) = asked.ask(&["CLUSTER", "KEYSLOT", key]).await else { panic!("a slot is a number") };
         let Value::Array(ranges) = asked.ask(&["CLUSTER", "SLOTS"]).await else { panic!("a list of ranges") };
@@ -354,7 +359,12 @@ impl Cluster {
 
     /// Moves the slot of a key to another master, with all that stands in it.
     pub(crate) async fn move_slot(&self, key: &str, to: usize) {
-        let from = self.owner(key, None).await;
+        let mut from = self.owner(key, None).await;
+        // What was moved just now not everybody has heard of.
+        while self.owner_by(from, key).await != from {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            from = self.owner(key, None).await;
+        }
         let (source, target) = (&self.servers[from], &self.servers[to]);
         let Value::Int(slot) = source.ask(&["CLUSTER", "KEYSLOT", key]).await else { panic!("a slot is a number") };
         let slot = slot.to_string();
