@@ -31,11 +31,8 @@ plugins = ["echo"]
 [[route]]
 name = "events"
 path = "/events"
-plugins = ["fanout"]
+plugins = ["echo"]
 transports = ["websocket", "sse"]
-
-[plugin.fanout.grants]
-subscribe = ["fanout"]
 "#;
 const CLEAR: &str = "[http2]\nmode = \"clear-text\"\n";
 
