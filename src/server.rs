@@ -79,9 +79,17 @@ pub async fn serve<S, F>(
     let served = match served {
         Some(served) => served,
         None => {
-            // The request under way is answered; no other is taken.
+            // The request under way is answered; no other is taken. An event stream is an answer that goes on until its
+            // session is told to go.
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            timeout(time, &mut connection).await.unwrap_or(Ok(()))
+            let left = async {
+                drain.empty().await;
+                tokio::time::sleep(time).await;
+            };
+            tokio::select! {
+                served = &mut connection => served,
+                () = left => Ok(()),
+            }
         }
     };
     let Some(parts) = connection.into_parts() else { return };

@@ -55,4 +55,5 @@ mod smuggling;
 mod sse;
 mod support;
 mod tls;
+mod transports_page;
 mod upstream;

@@ -38,8 +38,8 @@ struct Report {
     tally: Tally,
 }
 
-/// The test that needs a browser, by a part of its name.
-const PAGE_TEST: &str = "chat_page";
+/// The tests that need a browser, by a part of their names.
+const PAGE_TEST: &str = "_page::";
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();

@@ -98,7 +98,9 @@ impl Driver {
         if let Some(chromium) = find("CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]) {
             options["binary"] = json!(chromium);
         }
-        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
+        // Certificates of tests are signed by nobody whom a browser knows.
+        let insecure = ("acceptInsecureCerts".to_owned(), json!(true));
+        let capabilities = [("goog:chromeOptions".to_owned(), options), insecure].into_iter().collect();
         ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{}", self.port))
