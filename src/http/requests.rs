@@ -112,8 +112,11 @@ impl Http {
         if let Some(origin) = origin {
             // It is one that may: the page from there may read what it is answered.
             let headers = answered.headers_mut();
+            // Not with a user's cookies where anybody may ask: any page could then read what is theirs.
+            if !origins.is_some_and(|origins| origins.iter().any(|allowed| allowed == "*")) {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             headers.insert(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static("tidegate-session, retry-after"),

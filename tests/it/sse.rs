@@ -38,6 +38,13 @@ origins = ["https://page.example"]
 heartbeat = { interval = "200ms", timeout = "200ms" }
 limits = { message = "1KiB", sessions = 2, outbox = "64KiB" }
 
+[[route]]
+name = "open"
+path = "/open"
+plugins = ["echo"]
+transports = ["sse"]
+origins = ["*"]
+
 [plugin.relay.grants]
 publish = ["*"]
 subscribe = ["*"]
@@ -151,7 +158,11 @@ async fn bytes_lines_and_strangers() {
     let address = gateway.address();
     let mut events = Events::open(address, "/echo", "Origin: https://page.example\r\n").await;
     assert!(events.head.contains("access-control-allow-origin: https://page.example"), "{}", events.head);
+    assert!(events.head.contains("access-control-allow-credentials: true"), "{}", events.head);
     assert!(events.head.contains("cache-control: no-store"), "{}", events.head);
+    let open = Events::open(address, "/open", "Origin: https://page.example\r\n").await;
+    assert!(open.head.contains("access-control-allow-origin: https://page.example"), "{}", open.head);
+    assert!(!open.head.contains("access-control-allow-credentials"), "anybody, but not with cookies: {}", open.head);
     for text in ["", "one\ntwo\n", "data: x\n\nevent: close", "\u{1f44b}"] {
         assert_eq!(events.ask_for(text).await, text);
     }
