@@ -1,6 +1,7 @@
 //! What is known of a session: the part of it that plugins read and effects change.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
@@ -34,7 +35,7 @@ pub struct SessionState {
     pub subscriptions: Vec<Subscribed>,
     pub timers: Vec<Timer>,
     /// Unix time in milliseconds.
-    pub expiry: Option<u64>,
+    pub expiry: Option<NonZeroU64>,
     /// Where it counts among the user's sessions, if their number is limited.
     pub counted: Option<TopicName>,
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
-use wasmtime::component::Component;
 
 use super::input::Input;
 use super::promises;
@@ -16,7 +15,7 @@ use crate::apply::Applier;
 use crate::config::Config;
 use crate::message::{Closer, Message, MessageRef, Position, Publication, SessionId, TopicName};
 use crate::plugin::inside::SubscriptionEvent;
-use crate::plugin::inside::{Call, Content, Context, Instance, Template, Why, component};
+use crate::plugin::inside::{Call, Code, Content, Context, Instance, Template, Why, encoded};
 use crate::plugin::{Effect, Event, Hook, Patience, Publish};
 use crate::route::{Route, Rules};
 use crate::source::{Clock, Random};
@@ -65,6 +64,17 @@ token = "abc"
 nested = { key = [1, 2, 3] }
 "#;
 
+/// How a plugin is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// A core module with nothing around it.
+    Direct,
+    /// The same module by way of a component.
+    Component,
+    /// A component that imports what may wait.
+    Waits,
+}
+
 /// A plugin that does what an input says.
 pub struct Boundary {
     runtime: Runtime,
@@ -80,8 +90,8 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// Of the module that `guest` describes.
-    pub fn new(module: &[u8]) -> Self {
+    /// Of the module that `guest` describes: `Path::Waits` is for the one that imports what may wait.
+    pub fn new(module: &[u8], path: Path) -> Self {
         let config: Config = toml::from_str(CONFIG).unwrap();
         let plugin = &config.plugins["guest"];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -91,8 +101,10 @@ impl Boundary {
         };
         let metrics = node.metrics.clone();
         let engine = crate::plugin::engine(crate::plugin::Room::of(&Default::default())).unwrap();
-        let (_, bytes) = component(module).unwrap();
-        let (template, _) = Template::new(&engine, &Component::new(&engine, bytes).unwrap()).unwrap();
+        let mut encoded = encoded(module).unwrap();
+        assert_eq!(encoded.is_direct, path != Path::Waits);
+        encoded.is_direct = path == Path::Direct;
+        let (template, _) = Template::new(&engine, &Code::new(&engine, module, &encoded).unwrap()).unwrap();
         let http_requests = Arc::new(tokio::sync::Semaphore::new(1));
         let context = Arc::new(Context { http_requests, ..Context::new("guest", 1, plugin, node.clone()) });
         let author = Author::new(template.waits);
@@ -119,8 +131,8 @@ impl Boundary {
         self.effects
     }
 
-    /// One call of a hook, whose script the input decides.
-    pub fn run(&mut self, input: &[u8]) {
+    /// One call of a hook, whose script the input decides. Returns what has come of it.
+    pub fn run(&mut self, input: &[u8]) -> String {
         let mut input = Input::new(input);
         // A bare module has no hook of WASI's, and this one no `init`.
         let hooks: Vec<_> = Hook::ALL.into_iter().filter(|hook| !matches!(hook, Hook::Init | Hook::Http)).collect();
@@ -158,10 +170,15 @@ impl Boundary {
             "a failure without words"
         );
         *self.seen.entry(how).or_default() += 1;
+        let outcome = match &answer {
+            Ok(answer) => format!("{}: {answer:?}, {:?}", hook.name(), event.effects),
+            Err(why) => format!("{}: {}", hook.name(), why.label()),
+        };
         if instance.is_good() {
             assert!(matches!(how, "ok" | "error"), "an instance is used after `{how}`");
             self.instance = Some(instance);
         }
+        outcome
     }
 
     /// An instance that has the script: the last one, or a new one where that has become one that takes none.
@@ -325,7 +342,7 @@ mod tests {
     /// A list whose elements all are the same large text: the host copies no more than the plugin may have.
     #[test]
     fn what_is_shown_many_times_is_not_copied_as_often() {
-        let mut boundary = Boundary::new(&wat::parse_str(guest(false)).unwrap());
+        let mut boundary = Boundary::new(&wat::parse_str(guest(false)).unwrap(), Path::Direct);
         let write = boundary.author.functions.iter().position(|function| function.name == "write-fields").unwrap();
         let poke = boundary.author.functions.len() + 1;
         assert_eq!(Special::ALL[1], Special::Poke);
@@ -345,6 +362,6 @@ mod tests {
         };
         assert_eq!(wrote(10).unwrap(), Answer::Done);
         let why = wrote(20).unwrap_err();
-        assert!(matches!(&why, Why::Trap(text) if text.contains("fuel")), "{why}");
+        assert!(matches!(&why, Why::Trap(text) if text.contains("(`memory`)")), "{why}");
     }
 }

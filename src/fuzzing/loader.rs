@@ -1,18 +1,17 @@
 //! Files that claim to be plugins: anything, and real ones with something wrong in them.
 
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
 use super::input::Input;
-use crate::plugin::inside::{Form, Template, component};
+use crate::plugin::inside::{Code, Encoded, Form, Template, encoded};
 
 /// The most that is compiled, in bytes: the compiler is not what is looked at.
 const SMALL: usize = 16 << 10;
 
 /// What a file's bytes become; an error is an answer as well.
 pub fn load(bytes: &[u8]) -> Option<(Form, Vec<u8>)> {
-    match component(bytes) {
-        Ok((form, component)) => {
+    match encoded(bytes) {
+        Ok(Encoded { form, component, .. }) => {
             assert!(component.starts_with(b"\0asm"), "not a WebAssembly file came out");
             Some((form, component))
         }
@@ -41,13 +40,16 @@ impl Loader {
 
     /// A changed plugin, past the compiler and through the checks of its hooks and imports. Says whether it got there.
     pub fn checked(&mut self, input: &[u8]) -> bool {
-        let Some((_, component)) = self.mutated(input) else { return false };
-        if component.len() > SMALL {
+        let file = self.mutate(&mut Input::new(input));
+        let Ok(encoded) = encoded(&file) else { return false };
+        if encoded.component.len() > SMALL {
             return false;
         }
-        let Ok(component) = Component::new(&self.engine, component) else { return false };
-        if let Err(error) = Template::new(&self.engine, &component) {
-            assert!(!format!("{error:#}").is_empty(), "an error without a sentence");
+        let Ok(code) = Code::new(&self.engine, &file, &encoded) else { return false };
+        if let Err(error) = Template::new(&self.engine, &code) {
+            let error = format!("{error:#}");
+            assert!(!error.is_empty(), "an error without a sentence");
+            assert!(!encoded.is_direct, "what was to be called directly cannot be: {error}");
         }
         true
     }

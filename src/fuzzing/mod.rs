@@ -20,7 +20,7 @@ mod promises;
 mod replay;
 mod script;
 
-pub use boundary::Boundary;
+pub use boundary::{Boundary, Path};
 pub use decoder::decoder;
 pub use guest::guest;
 pub use loader::{Loader, load};
@@ -79,15 +79,26 @@ mod tests {
 
     #[test]
     fn no_call_breaks_the_host() {
-        for waits in [false, true] {
-            let mut boundary = Boundary::new(&wat::parse_str(guest(waits)).unwrap());
-            feed(6_000, 500, |input| boundary.run(input));
+        for path in [Path::Direct, Path::Component, Path::Waits] {
+            let mut boundary = Boundary::new(&wat::parse_str(guest(path == Path::Waits)).unwrap(), path);
+            feed(6_000, 500, |input| drop(boundary.run(input)));
             let seen = boundary.seen();
             for what in ["ok", "error", "trap", "quota", "memory"] {
                 assert!(seen.contains_key(what), "no call ended with {what}: {seen:?}");
             }
             assert!(boundary.effects() > 1_000, "hardly an effect was accepted: {}", boundary.effects());
         }
+    }
+
+    /// wasmtime's component model is what the gateway's own canonical ABI is measured by.
+    #[test]
+    fn a_call_comes_to_the_same_directly_and_by_way_of_a_component() {
+        let module = wat::parse_str(guest(false)).unwrap();
+        let [mut direct, mut component] = [Path::Direct, Path::Component].map(|path| Boundary::new(&module, path));
+        feed(6_000, 500, |input| {
+            assert_eq!(direct.run(input), component.run(input), "{input:?}");
+        });
+        assert!(direct.effects() > 1_000, "hardly an effect was accepted: {}", direct.effects());
     }
 
     #[test]
@@ -101,9 +112,9 @@ mod tests {
     fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         let module = |text: &str| wat::parse_str(text).unwrap();
         let bare = module(include_str!("../../tests/it/guests/mark.wat"));
-        let (_, component) = crate::plugin::inside::component(&bare).unwrap();
+        let component = load(&bare).unwrap().1;
         let topics = module(include_str!("../../tests/it/guests/topics.wat"));
-        let (_, topics_component) = crate::plugin::inside::component(&topics).unwrap();
+        let topics_component = load(&topics).unwrap().1;
         vec![
             ("bare", bare),
             ("component", component),

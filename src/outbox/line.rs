@@ -22,7 +22,8 @@ pub enum Line {
     Tcp(OwnedWriteHalf),
     /// What is written waits in the queue until the session's own task hands it on: a record of TLS, or a frame of HTTP/2,
     /// then holds all that came together.
-    Stream(Mutex<Flushed>),
+    /// Boxed, so that plain sockets carry no room for it.
+    Stream(Box<Mutex<Flushed>>),
     /// What is written waits in the queue until a request of the client's fetches it.
     Fetched(Box<Mailbox>),
 }
@@ -35,7 +36,7 @@ pub struct Flushed {
 
 impl Line {
     pub fn stream(stream: Box<dyn Stream>) -> Self {
-        Self::Stream(Mutex::new(Flushed { stream, dirty: false }))
+        Self::Stream(Box::new(Mutex::new(Flushed { stream, dirty: false })))
     }
 
     /// What the kernel takes at once; nothing where the line is no plain socket.

@@ -268,6 +268,19 @@ impl Outbox {
         }
     }
 
+    /// What a turn begins with: `poll_flush`, and then `requests`. Most often there is neither, and one look is enough.
+    pub fn poll_turn(&self, context: &mut Context<'_>) -> (Poll<io::Result<()>>, Vec<Request>) {
+        let idle = {
+            let state = self.state.lock();
+            let known = state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+            known && state.queue.is_none() && state.missed.is_none() && state.requests.is_empty()
+        };
+        if idle {
+            return (self.line.poll_flush(context), Vec::new());
+        }
+        (self.poll_flush(context), self.requests())
+    }
+
     /// Bytes that wait for the client and that it has caused itself.
     pub fn own_backlog(&self) -> usize {
         let state = self.state.lock();

@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
+use super::code::Code;
 use super::compile::{Compiled, Compiler};
 use super::encode::Form;
-use super::engine::sentence;
 use super::interface::WIT;
 
 /// The compiled code of one node's plugins.
@@ -29,7 +28,7 @@ pub struct Cache {
 /// A plugin's file as code.
 pub struct Loaded {
     pub form: Form,
-    pub component: Component,
+    pub code: Code,
     /// Why the cache was of no help.
     pub trouble: Option<anyhow::Error>,
 }
@@ -45,25 +44,25 @@ impl Cache {
 
     /// Loads what a file was compiled to before, or compiles and stores. The error beside it says that storing failed or
     /// that what was stored could not be used: neither keeps a plugin from serving.
-    pub fn component(&self, compiler: &Compiler<'_>, file: &[u8]) -> anyhow::Result<Loaded> {
+    pub fn code(&self, compiler: &Compiler<'_>, file: &[u8]) -> anyhow::Result<Loaded> {
         let engine = compiler.engine;
         let path = self.directory.join(name(engine, file));
         let private = self.check_private();
         let stored = if private.is_ok() { self.load(engine, &path) } else { Ok(None) };
         let mut trouble = private.err();
         match stored {
-            Ok(Some((form, component))) => return Ok(Loaded { form, component, trouble }),
+            Ok(Some((form, code))) => return Ok(Loaded { form, code, trouble }),
             Ok(None) => {}
             Err(error) => trouble = Some(error),
         }
         let compiled = compiler.compile(file)?;
-        let component = code(engine, &compiled.code).context("what was compiled is of another engine")?;
+        let code = code(engine, &compiled.code).context("what was compiled is of another engine")?;
         if !matches!(&trouble, Some(error) if error.is::<NotPrivate>())
             && let Err(error) = self.store(&path, &compiled)
         {
             trouble = Some(error);
         }
-        Ok(Loaded { form: compiled.form, component, trouble })
+        Ok(Loaded { form: compiled.form, code, trouble })
     }
 
     /// Removes the oldest files, and with them what a crash has left half-written.
@@ -98,7 +97,7 @@ impl Cache {
         Ok(())
     }
 
-    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<(Form, Component)>> {
+    fn load(&self, engine: &Engine, path: &Path) -> anyhow::Result<Option<(Form, Code)>> {
         let stored = match fs::read(path) {
             Ok(stored) => stored,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -109,8 +108,8 @@ impl Cache {
         let Some((form, bytes)) = parts.and_then(|(form, bytes)| Some((Form::from_byte(*form)?, bytes))) else {
             anyhow::bail!("{} is damaged: it is compiled anew", path.display());
         };
-        let component = code(engine, bytes).with_context(|| format!("{} is of another engine", path.display()))?;
-        Ok(Some((form, component)))
+        let code = code(engine, bytes).with_context(|| format!("{} is of another engine", path.display()))?;
+        Ok(Some((form, code)))
     }
 
     fn store(&self, path: &Path, compiled: &Compiled) -> anyhow::Result<()> {
@@ -134,14 +133,17 @@ impl Cache {
     }
 }
 
+/// Which files are compiled as what: 2 has core modules that are called directly.
+const FORMAT: u8 = 2;
+
 /// Files that are kept: the newest builds of a few dozen plugins.
 const KEPT: usize = 128;
 
-fn code(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Component> {
+fn code(engine: &Engine, bytes: &[u8]) -> anyhow::Result<Code> {
     // SAFETY: the bytes are what the compiler made: this program wrote them itself, into a pipe or a file. The
     // directory is the gateway's own (it is made with mode 0700, and `check_private` has refused one that others may write
     // to), and a file's hash excludes a torn or damaged one. wasmtime itself checks version and settings.
-    unsafe { Component::deserialize(engine, bytes) }.map_err(sentence)
+    unsafe { Code::stored(engine, bytes) }
 }
 
 fn make_private(directory: &Path) -> std::io::Result<()> {
@@ -156,7 +158,7 @@ fn name(engine: &Engine, bytes: &[u8]) -> String {
     let mut settings = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut settings);
     // What a bare module becomes depends on the interface that it is described by.
-    (env!("CARGO_PKG_VERSION"), WIT).hash(&mut settings);
+    (env!("CARGO_PKG_VERSION"), WIT, FORMAT).hash(&mut settings);
     let mut name: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     name.push_str(&format!("-{:016x}.cwasm", settings.finish()));
     name
@@ -169,7 +171,7 @@ mod tests {
 
     fn component(cache: &Cache, engine: &Engine, file: &[u8]) -> anyhow::Result<Loaded> {
         let compiler = Compiler { engine, limits: &PluginLimits::default(), leaving: &false.into() };
-        cache.component(&compiler, file)
+        cache.code(&compiler, file)
     }
 
     #[test]

@@ -15,8 +15,9 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use wasmtime::Engine;
 
-use super::encode::{self, Form};
-use super::engine::{self, sentence};
+use super::code::Code;
+use super::encode::Form;
+use super::engine;
 use crate::config::PluginLimits;
 
 /// The argument that makes this program the compiler.
@@ -39,7 +40,7 @@ pub fn compile_apart() {
 /// What became of a file.
 pub struct Compiled {
     pub form: Form,
-    /// As `Engine::precompile_component` has made it.
+    /// As `Code::precompiled` has made it.
     pub code: Vec<u8>,
 }
 
@@ -86,8 +87,7 @@ impl Compiler<'_> {
 
 /// Within this process, without limits.
 fn here(engine: &Engine, file: &[u8]) -> anyhow::Result<Compiled> {
-    let (form, component) = encode::component(file)?;
-    let code = engine.precompile_component(&component).map_err(sentence).context("it does not compile")?;
+    let (form, code) = Code::precompiled(engine, file)?;
     Ok(Compiled { form, code })
 }
 
@@ -225,7 +225,9 @@ mod tests {
 
     fn ended(program: &str, leaving: bool) -> anyhow::Result<Ended> {
         let file = [0; 1 << 20];
-        attend(Command::new("sh").args(["-c", program]), &file, Duration::from_millis(500), &leaving.into())
+        // Who hangs need not be waited for long; the others may have to wait for a busy machine.
+        let patience = Duration::from_millis(if program.contains("STOP") { 500 } else { 60_000 });
+        attend(Command::new("sh").args(["-c", program]), &file, patience, &leaving.into())
     }
 
     fn refused(program: &str) -> (Option<&'static str>, String) {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
+use super::direct;
 use super::interface::{Interface, Name, no_hook};
 
 /// How a file came.
@@ -39,17 +40,26 @@ impl Form {
     }
 }
 
-/// The component in a file's bytes.
-pub fn component(bytes: &[u8]) -> anyhow::Result<(Form, Vec<u8>)> {
-    component_of(bytes, Interface::own()?)
+/// A file as the engine can take it.
+pub struct Encoded {
+    pub form: Form,
+    /// A component, whatever the file was. What it says of itself is true of the file.
+    pub component: Vec<u8>,
+    /// The file is a core module that needs no component around it.
+    pub is_direct: bool,
 }
 
-fn component_of(bytes: &[u8], interface: Interface) -> anyhow::Result<(Form, Vec<u8>)> {
+/// The component in a file's bytes.
+pub fn encoded(bytes: &[u8]) -> anyhow::Result<Encoded> {
+    encoded_by(bytes, Interface::own()?)
+}
+
+fn encoded_by(bytes: &[u8], interface: Interface) -> anyhow::Result<Encoded> {
     if !bytes.starts_with(b"\0asm") {
         bail!("not a WebAssembly file: it does not begin with \\0asm; was it copied completely?");
     }
     if Parser::is_component(bytes) {
-        return Ok((Form::Component, bytes.to_vec()));
+        return Ok(Encoded { form: Form::Component, component: bytes.to_vec(), is_direct: false });
     }
     let module = Module::read(bytes).context("not a valid WebAssembly module; was it copied completely?")?;
     // A bare module cannot be described as a handler: that takes types which it would have to share with its imports.
@@ -71,8 +81,12 @@ fn component_of(bytes: &[u8], interface: Interface) -> anyhow::Result<(Form, Vec
     }
     let component = encoder.encode().context("the module does not fit the interface tidegate:plugin@0.1.0")?;
     let form = if module.typed { Form::TypedModule } else { Form::BareModule };
-    Ok((form, component))
+    Ok(Encoded { form, component, is_direct: module.is_direct() })
 }
+
+/// Names by which wit-component knows other functions than `cabi_realloc` that make room.
+const OTHER_REALLOCS: [&str; 4] =
+    ["canonical_abi_realloc", "cabi_import_realloc", "cabi_export_realloc", "cabi_realloc_adapter"];
 
 /// What matters of a core module.
 #[derive(Default)]
@@ -83,6 +97,11 @@ struct Module {
     imports: Vec<(String, String)>,
     /// The names of exported functions.
     exports: Vec<String>,
+    /// It has the memory that its strings lie in, and imports nothing but functions.
+    owns_memory: bool,
+    imports_others: bool,
+    /// Strings are UTF-8, for all that it says.
+    other_encoding: bool,
 }
 
 impl Module {
@@ -90,13 +109,18 @@ impl Module {
         let mut module = Self::default();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
-                Payload::CustomSection(section) => module.typed |= section.name().starts_with("component-type"),
+                Payload::CustomSection(section) if section.name().starts_with("component-type") => {
+                    module.typed = true;
+                    module.other_encoding |= !is_utf8(section.data())?;
+                }
                 Payload::ImportSection(imports) => {
                     for import in imports.into_imports() {
                         let import = import?;
                         module.imports_preview1 |= import.module == "wasi_snapshot_preview1";
                         if let TypeRef::Func(_) = import.ty {
                             module.imports.push((import.module.to_owned(), import.name.to_owned()));
+                        } else {
+                            module.imports_others = true;
                         }
                     }
                 }
@@ -106,6 +130,7 @@ impl Module {
                         if export.kind == ExternalKind::Func {
                             module.exports.push(export.name.to_owned());
                         }
+                        module.owns_memory |= export.kind == ExternalKind::Memory && export.name == direct::MEMORY;
                     }
                 }
                 _ => {}
@@ -113,6 +138,34 @@ impl Module {
         }
         Ok(module)
     }
+
+    /// Whether it can be called without a component around it. It fits the interface, since there is one.
+    fn is_direct(&self) -> bool {
+        let known = |(module, name): &(String, String)| {
+            Name::parse(module).is_some_and(|module| direct::offers(module.interface, name))
+        };
+        // What the tools call by other names they mean in another way.
+        let usual = |export: &String| {
+            !(export.starts_with("cm32") || export.starts_with('[') || OTHER_REALLOCS.contains(&export.as_str()))
+        };
+        self.owns_memory
+            && !self.imports_others
+            && !self.other_encoding
+            && self.imports.iter().all(known)
+            && self.exports.iter().all(usual)
+    }
+}
+
+/// Whether a component-type section says that strings are UTF-8 (wit-component's `metadata`: a version and an encoding).
+fn is_utf8(section: &[u8]) -> anyhow::Result<bool> {
+    for payload in Parser::new(0).parse_all(section) {
+        if let Payload::CustomSection(section) = payload?
+            && section.name() == "wit-component-encoding"
+        {
+            return Ok(section.data().get(1) == Some(&0));
+        }
+    }
+    Ok(false)
 }
 
 /// The hook's interface and function that an export is named after: `tidegate:plugin/on-inbound@0.1.0#handle`.
@@ -167,20 +220,24 @@ mod tests {
     use super::*;
     use crate::plugin::interface::WIT;
 
+    fn refusal(bytes: &[u8]) -> String {
+        format!("{:#}", encoded(bytes).err().expect("it is taken"))
+    }
+
     fn refused(wat: &str) -> String {
-        format!("{:#}", component(&wat::parse_str(wat).unwrap()).unwrap_err())
+        refusal(&wat::parse_str(wat).unwrap())
     }
 
     #[test]
     fn what_is_no_plugin_is_refused_with_a_reason() {
-        let garbage = format!("{:#}", component(b"PK\x03\x04").unwrap_err());
+        let garbage = refusal(b"PK\x03\x04");
         assert!(garbage.contains("not a WebAssembly file"), "{garbage}");
         assert!(refused("(module)").contains("no hook: it exports nothing"));
         let other = refused(r#"(module (func (export "_start")) (func (export "run")))"#);
         assert!(other.contains("it exports _start, run,"), "{other}");
         let unknown = refused(r#"(module (func (export "tidegate:plugin/on-nothing@0.1.0#handle")))"#);
         assert!(unknown.contains("unknown hook on-nothing#handle"), "{unknown}");
-        let half = format!("{:#}", component(&wat::parse_str("(module (memory 1))").unwrap()[..9]).unwrap_err());
+        let half = refusal(&wat::parse_str("(module (memory 1))").unwrap()[..9]);
         assert!(half.contains("not a valid"), "{half}");
     }
 
@@ -206,9 +263,26 @@ mod tests {
         let wat = r#"(module (memory (export "memory") 1)
              (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
              (func (export "tidegate:plugin/on-authenticate@0.1.0#handle") (param i64) (result i32) (i32.const 64)))"#;
-        let (form, bytes) = component(&wat::parse_str(wat).unwrap()).unwrap();
-        assert_eq!(form, Form::BareModule);
-        assert_eq!(component(&bytes).unwrap().0, Form::Component);
+        let bare = encoded(&wat::parse_str(wat).unwrap()).unwrap();
+        assert_eq!((bare.form, bare.is_direct), (Form::BareModule, true));
+        let component = encoded(&bare.component).unwrap();
+        assert_eq!((component.form, component.is_direct), (Form::Component, false));
+    }
+
+    #[test]
+    fn modules_that_are_made_as_usual_are_called_directly() {
+        let is_direct = |more: &str| {
+            let wat = DOORMAN.replacen("(module", &format!("(module {more}"), 1);
+            encoded(&wat::parse_str(wat).unwrap()).unwrap().is_direct
+        };
+        let realloc =
+            |name: &str| format!(r#"(func (export "{name}") (param i32 i32 i32 i32) (result i32) (i32.const 1024))"#);
+        assert!(is_direct(""));
+        assert!(is_direct(&realloc("cabi_realloc_wit_bindgen_0_61_1")), "what wit-bindgen leaves beside it");
+        assert!(is_direct(r#"(import "tidegate:plugin/clock@0.1.7" "now" (func (result i64)))"#));
+        assert!(!is_direct(&realloc("cabi_import_realloc")));
+        let waits = r#"(import "tidegate:plugin/kv@0.1.0" "delete" (func (param i32 i32 i32)))"#;
+        assert!(!is_direct(waits), "what waits goes by way of a component");
     }
 
     const DOORMAN: &str = r#"(module (memory (export "memory") 1)
@@ -237,7 +311,7 @@ mod tests {
         let newer = WIT.replace("@0.1.0", "@0.1.1");
         for (module, gateway) in [("0.1.0", WIT), ("0.1.0", &newer), ("0.1.1", WIT), ("0.1.1", &newer)] {
             let bytes = wat::parse_str(DOORMAN.replace("@0.1.0", &format!("@{module}"))).unwrap();
-            let (_, component) = component_of(&bytes, Interface::read(gateway).unwrap()).unwrap();
+            let component = encoded_by(&bytes, Interface::read(gateway).unwrap()).unwrap().component;
             let hook = format!("tidegate:plugin/on-authenticate@{module}");
             assert_eq!(exports(&component), [hook], "gateway {}", Interface::read(gateway).unwrap().version());
         }

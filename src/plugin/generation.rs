@@ -12,6 +12,8 @@ use wasmtime::component::types::{Component as ComponentType, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 use super::call::{Answer, Call, Verdict};
+use super::code::Code;
+use super::direct::Direct;
 use super::encode::Form;
 use super::engine::sentence;
 use super::event::{Event, Hook, Patience};
@@ -22,18 +24,22 @@ use super::instance::Instance;
 use super::interface::{Interface, Name, no_hook};
 use super::lane::{self, Pace};
 use super::told::Told;
-use super::wit::BorrowedMessage;
 use crate::message::{Message, MessageRef};
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
 /// What instances are made from.
 #[derive(Clone)]
 pub struct Template {
-    pub pre: InstancePre<State>,
-    /// Where each hook's function is found.
-    pub exports: [Option<ComponentExportIndex>; Hook::ALL.len()],
+    pub kind: Kind,
     /// Whether calls may wait: then they run on a stack of their own.
     pub waits: bool,
+}
+
+#[derive(Clone)]
+pub enum Kind {
+    /// With where each hook's function is found.
+    Component(InstancePre<State>, [Option<ComponentExportIndex>; Hook::ALL.len()]),
+    Direct(Direct),
 }
 
 /// One version of a plugin. Calls that have begun on it end on it.
@@ -69,7 +75,32 @@ struct HookCounters {
 
 impl Template {
     /// Checks that a component fits: nothing unknown is imported, at least one hook is exported.
-    pub fn new(engine: &Engine, component: &Component) -> anyhow::Result<(Self, Vec<String>)> {
+    pub fn new(engine: &Engine, code: &Code) -> anyhow::Result<(Self, Vec<String>)> {
+        match code {
+            Code::Component(component) => Self::of_component(engine, component),
+            Code::Module(module) => {
+                let direct = Direct::new(engine, module).map_err(sentence)?;
+                let imports = direct.imports();
+                Ok((Self { kind: Kind::Direct(direct), waits: false }, imports))
+            }
+        }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        match &self.kind {
+            Kind::Component(pre, _) => pre.engine(),
+            Kind::Direct(direct) => direct.engine(),
+        }
+    }
+
+    pub fn has(&self, hook: Hook) -> bool {
+        match &self.kind {
+            Kind::Component(_, exports) => exports[hook as usize].is_some(),
+            Kind::Direct(direct) => direct.has(hook),
+        }
+    }
+
+    fn of_component(engine: &Engine, component: &Component) -> anyhow::Result<(Self, Vec<String>)> {
         let ty = component.component_type();
         let imports: Vec<String> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
         let waits = imports.iter().any(|import| host::waits(import));
@@ -121,7 +152,7 @@ impl Template {
             .instantiate_pre(component)
             .map_err(sentence)
             .context("it imports what this gateway does not offer")?;
-        Ok((Self { pre, exports, waits }, imports))
+        Ok((Self { kind: Kind::Component(pre, exports), waits }, imports))
     }
 }
 
@@ -176,7 +207,7 @@ impl Generation {
     }
 
     pub fn has(&self, hook: Hook) -> bool {
-        self.template.exports[hook as usize].is_some()
+        self.template.has(hook)
     }
 
     /// Whether a call may not be over when it was polled once.
@@ -232,7 +263,7 @@ impl Generation {
         let sampled = counters.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let instance = lease.instance.as_mut()?;
-        let verdict = instance.inbound_now(session, BorrowedMessage::from(message), event);
+        let verdict = instance.inbound_now(session, message, event);
         self.note(Hook::Inbound, instance.was_slow());
         if let Some(begun) = begun {
             counters.seconds.observe(begun.elapsed().as_secs_f64());
@@ -365,8 +396,9 @@ mod tests {
 
     fn template(wat: &str) -> anyhow::Result<Template> {
         let engine = Engine::default();
-        let (_, bytes) = encode::component(&wat::parse_str(wat).unwrap())?;
-        Ok(Template::new(&engine, &Component::new(&engine, bytes).unwrap())?.0)
+        let file = wat::parse_str(wat).unwrap();
+        let encoded = encode::encoded(&file)?;
+        Ok(Template::new(&engine, &Code::new(&engine, &file, &encoded)?)?.0)
     }
 
     fn refused(wat: &str) -> String {
@@ -374,7 +406,7 @@ mod tests {
     }
 
     fn hooks(template: &Template) -> Vec<&'static str> {
-        Hook::ALL.into_iter().filter(|hook| template.exports[*hook as usize].is_some()).map(Hook::name).collect()
+        Hook::ALL.into_iter().filter(|hook| template.has(*hook)).map(Hook::name).collect()
     }
 
     /// A module with a hook that lets everybody in, and what it imports.

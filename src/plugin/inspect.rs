@@ -10,6 +10,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::code::Code;
 use super::encode;
 use super::engine::sentence;
 use super::event::Hook;
@@ -26,6 +27,8 @@ const PAGE: u64 = 64 << 10;
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub form: &'static str,
+    /// It is called without a component around it.
+    pub direct: bool,
     pub bytes: usize,
     pub sha256: String,
     pub hooks: Vec<&'static str>,
@@ -75,10 +78,15 @@ pub struct Grant {
 
 /// Looks into a file. The error is why it is no plugin that this gateway can serve.
 pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::Result<Report> {
-    let (form, encoded) = encode::component(bytes)?;
+    let encoded = encode::encoded(bytes)?;
     let begun = Instant::now();
-    let component = Component::new(engine, &encoded).map_err(sentence)?;
+    let code = Code::new(engine, bytes, &encoded)?;
     let compile_us = micros(begun.elapsed());
+    // Described as a component whichever way it is called.
+    let component = match &code {
+        Code::Component(component) => component.clone(),
+        Code::Module(_) => Component::new(engine, &encoded.component).map_err(sentence)?,
+    };
     let imports = imports(engine, &component);
     let mut speaks: Vec<String> = Vec::new();
     let ty = component.component_type();
@@ -87,11 +95,12 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
     speaks.extend(names.filter_map(Name::parse).map(|name| name.version.to_owned()));
     speaks.sort_unstable();
     speaks.dedup();
-    let (template, _) = Template::new(engine, &component)?;
-    let hooks = Hook::ALL.into_iter().filter(|hook| template.exports[*hook as usize].is_some());
+    let (template, _) = Template::new(engine, &code)?;
+    let hooks = Hook::ALL.into_iter().filter(|hook| template.has(*hook));
     let hooks = hooks.map(Hook::name).collect();
     let mut report = Report {
-        form: form.name(),
+        form: encoded.form.name(),
+        direct: encoded.is_direct,
         bytes: bytes.len(),
         sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
         hooks,
@@ -99,7 +108,7 @@ pub async fn inspect(engine: &Engine, bytes: &[u8], node: Arc<Node>) -> anyhow::
         grants: grants(&imports),
         speaks,
         gateway_speaks: Interface::own()?.version(),
-        memory: memory(&encoded)?,
+        memory: memory(&encoded.component)?,
         compile_us,
         instance_us: None,
         init_error: None,
@@ -138,11 +147,11 @@ pub async fn instances(
 ) -> anyhow::Result<Instances> {
     const TIME: Duration = Duration::from_millis(500);
     const MOST: usize = 1_000;
-    let (_, encoded) = encode::component(bytes)?;
+    let encoded = encode::encoded(bytes)?;
     let begun = Instant::now();
-    let component = Component::new(engine, &encoded).map_err(sentence)?;
+    let code = Code::new(engine, bytes, &encoded)?;
     let compile_ns = nanos(begun.elapsed());
-    let (template, _) = Template::new(engine, &component)?;
+    let (template, _) = Template::new(engine, &code)?;
     let context = Arc::new(context(settings, node));
     let (mut times, mut memory) = (Vec::new(), 0);
     let begun = Instant::now();

@@ -11,14 +11,15 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::budget::Metered;
 use super::call::{Answer, Call, Decision, SubscriptionEvent, Verdict};
+use super::direct;
 use super::event::{Event, Hook};
 use super::failure::Why;
-use super::generation::Template;
+use super::generation::{Kind, Template};
 use super::host::{self, Context, State, wit_message};
 use super::wit::BorrowedMessage;
 use super::wit::exports::tidegate::plugin as hooks;
 use super::wit::tidegate::plugin::types::{Position as WitPosition, Verdict as WitVerdict};
-use crate::message::Closer;
+use crate::message::{Closer, MessageRef};
 use crate::upstream::ReplyFailure;
 
 type Answered<T> = (Result<T, String>,);
@@ -26,7 +27,7 @@ type Answered<T> = (Result<T, String>,);
 /// An instance, in the pool or in a call.
 pub struct Instance {
     store: Store<State>,
-    hooks: [Option<Func>; Hook::ALL.len()],
+    hooks: Hooks,
     account: Arc<AtomicU64>,
     waits: bool,
     /// What it had when it was new.
@@ -35,6 +36,11 @@ pub struct Instance {
     dead: bool,
     /// Set when the guest keeps many of the host's resources from call to call.
     crowded: bool,
+}
+
+enum Hooks {
+    Component([Option<Func>; Hook::ALL.len()]),
+    Direct(direct::Hooks),
 }
 
 /// What each hook is given and answers; see sdk/wit.
@@ -60,7 +66,7 @@ mod signature {
 impl Instance {
     /// Makes an instance and calls its `init`.
     pub async fn new(template: &Template, context: &Arc<Context>) -> Result<Self, Why> {
-        let mut store = Store::new(template.pre.engine(), State::new(context.clone()));
+        let mut store = Store::new(template.engine(), State::new(context.clone()));
         store.limiter(|state| &mut state.memory);
         // What a host call may copy out of the guest: pointers that all show to the same bytes multiply them.
         store.set_hostcall_fuel(context.limits.memory.0);
@@ -78,45 +84,56 @@ impl Instance {
         store.data_mut().begin(Hook::Init, None);
         let account = store.data().budget.account();
         let wall = context.limits.wall.0;
-        let made = if waits {
-            let mut instantiation = pin!(template.pre.instantiate_async(&mut store));
-            let metered = Metered { account: &account, call: instantiation.as_mut() };
-            tokio::time::timeout(wall, metered).await.map_err(|_| Why::Wall(wall))?
-        } else {
-            template.pre.instantiate(&mut store)
+        let made = match &template.kind {
+            Kind::Direct(direct) => direct.instantiate(&mut store).map(Hooks::Direct),
+            Kind::Component(pre, exports) => {
+                let instance = if waits {
+                    let mut instantiation = pin!(pre.instantiate_async(&mut store));
+                    let metered = Metered { account: &account, call: instantiation.as_mut() };
+                    tokio::time::timeout(wall, metered).await.map_err(|_| Why::Wall(wall))?
+                } else {
+                    pre.instantiate(&mut store)
+                };
+                let mut found = |instance: wasmtime::component::Instance| {
+                    exports.map(|index| index.and_then(|index| instance.get_func(&mut store, index)))
+                };
+                instance.map(|instance| Hooks::Component(found(instance)))
+            }
         };
-        let instance = match made {
-            Ok(instance) => instance,
+        let hooks = match made {
+            Ok(hooks) => hooks,
             Err(error) => {
                 let why = Why::of(&error, store.data().memory.refused);
                 return Err(if let Why::Trap(what) = why { Why::Instance(what) } else { why });
             }
         };
-        let mut hooks = [None; Hook::ALL.len()];
-        for hook in Hook::ALL {
-            if let Some(index) = template.exports[hook as usize] {
-                hooks[hook as usize] = instance.get_func(&mut store, index);
-            }
-        }
         let first_memory = store.data().memory_bytes();
         let mut made = Self { store, hooks, account, waits, first_memory, dead: false, crowded: false };
         made.check_types().map_err(|error| Why::Instance(format!("{error:#}")))?;
-        if made.hooks[Hook::Init as usize].is_some() {
+        if made.has(Hook::Init) {
             made.call(&Call::Init, &mut None).await?;
         }
         made.first_memory = made.store.data().memory_bytes();
         Ok(made)
     }
 
+    fn has(&self, hook: Hook) -> bool {
+        match &self.hooks {
+            Hooks::Component(hooks) => hooks[hook as usize].is_some(),
+            Hooks::Direct(hooks) => hooks.has(hook),
+        }
+    }
+
     /// The proof for `call`: each hook has the type that it will be called by.
     fn check_types(&self) -> wasmtime::Result<()> {
-        fn check<P, R>(instance: &Instance, hook: Hook) -> wasmtime::Result<()>
+        let Hooks::Component(hooks) = &self.hooks else { return Ok(()) };
+        fn check<P, R>(func: Option<&Func>, store: &Store<State>) -> wasmtime::Result<()>
         where
             P: ComponentNamedList + Lower,
             R: ComponentNamedList + Lift,
         {
-            match &instance.hooks[hook as usize] {
-                Some(func) => func.typed::<P, R>(&instance.store).map(drop),
+            match func {
+                Some(func) => func.typed::<P, R>(store).map(drop),
                 None => Ok(()),
             }
         }
@@ -125,7 +142,7 @@ impl Instance {
                 $(check::<
                     <signature::$hook$(<$lifetime>)? as Signature>::Params,
                     <signature::$hook$(<$lifetime>)? as Signature>::Answer,
-                >(self, Hook::$hook)?;)*
+                >(hooks[Hook::$hook as usize].as_ref(), &self.store)?;)*
             };
         }
         check_all!(
@@ -150,6 +167,9 @@ impl Instance {
     pub async fn call(&mut self, call: &Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Why> {
         use signature as s;
         let hook = call.hook();
+        if let Hooks::Direct(_) = &self.hooks {
+            return self.direct(hook, event, |hooks, store| hooks.call(store, call));
+        }
         match call {
             Call::Init => done(self.typed::<s::Init, _, _>(hook, event, ()).await?),
             Call::Authenticate { session } => {
@@ -203,12 +223,27 @@ impl Instance {
     pub fn inbound_now(
         &mut self,
         session: u64,
-        message: BorrowedMessage<'_>,
+        message: MessageRef<'_>,
         event: &mut Option<Box<Event>>,
     ) -> Result<Verdict, Why> {
+        if let Hooks::Direct(_) = &self.hooks {
+            return self.direct(Hook::Inbound, event, |hooks, store| hooks.inbound(store, session, message));
+        }
         let func = self.begin::<signature::Inbound<'_>, _, _>(Hook::Inbound, event)?;
-        let answer = func.call(&mut self.store, (session, message)).map_err(Some);
+        let answer = func.call(&mut self.store, (session, message.into())).map_err(Some);
         self.end(event, answer)?.0.map(Verdict::from).map_err(Why::error)
+    }
+
+    fn direct<T>(
+        &mut self,
+        hook: Hook,
+        event: &mut Option<Box<Event>>,
+        call: impl FnOnce(&direct::Hooks, &mut Store<State>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, Why> {
+        self.prepare(hook, event);
+        let Hooks::Direct(hooks) = &self.hooks else { return Err(no_hook(hook)) };
+        let answer = call(hooks, &mut self.store).map_err(Some);
+        self.end(event, answer)?.map_err(Why::error)
     }
 
     /// `S` must be the hook's own signature.
@@ -239,16 +274,19 @@ impl Instance {
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
     {
-        let Some(func) = self.hooks[hook as usize] else {
-            return Err(Why::Instance(format!("the plugin has no hook `{}`", hook.name())));
-        };
+        let Hooks::Component(hooks) = &self.hooks else { return Err(no_hook(hook)) };
+        let func = hooks[hook as usize].ok_or_else(|| no_hook(hook))?;
+        self.prepare(hook, event);
+        // SAFETY: `check_types` has compared each hook's function with its signature when the instance was made; the
+        // signatures of different lifetimes are one component type.
+        Ok(unsafe { TypedFunc::new_unchecked(func) })
+    }
+
+    fn prepare(&mut self, hook: Hook, event: &mut Option<Box<Event>>) {
         self.store.data_mut().begin(hook, event.take());
         self.store.set_epoch_deadline(1);
         // What is broken off leaves a store in which nothing can be called any more.
         self.dead = true;
-        // SAFETY: `check_types` has compared each hook's function with its signature when the instance was made; the
-        // signatures of different lifetimes are one component type.
-        Ok(unsafe { TypedFunc::new_unchecked(func) })
     }
 
     /// No error: the wall cap has passed.
@@ -283,6 +321,10 @@ impl Instance {
         let room = limit.saturating_sub(self.first_memory);
         !self.dead && !self.crowded && state.memory_bytes() <= self.first_memory + room / 2
     }
+}
+
+fn no_hook(hook: Hook) -> Why {
+    Why::Instance(format!("the plugin has no hook `{}`", hook.name()))
 }
 
 fn done(answer: Answered<()>) -> Result<Answer, Why> {

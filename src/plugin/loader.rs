@@ -73,8 +73,8 @@ impl Loader {
     /// Compiles what was read, and lets the first instance's `init` decide.
     pub fn load(&self, name: &str, read: &Bytes, made: &Making<'_>) -> anyhow::Result<Generation> {
         let compiler = Compiler { engine: &self.engine, limits: &made.settings.limits, leaving: &self.leaving };
-        let loaded = self.cache.component(&compiler, &read.bytes)?;
-        let Loaded { form, component, trouble } = loaded;
+        let loaded = self.cache.code(&compiler, &read.bytes)?;
+        let Loaded { form, code, trouble } = loaded;
         if let Some(trouble) = trouble {
             self.node.metrics.cache_errors.inc();
             tracing::warn!(
@@ -83,7 +83,7 @@ impl Loader {
                 "the cache of compiled plugins is of no help"
             );
         }
-        let (template, imports) = Template::new(&self.engine, &component)?;
+        let (template, imports) = Template::new(&self.engine, &code)?;
         let file = (form, read.bytes.len(), read.hash);
         self.runtime.block_on(Generation::new(template, imports, file, self.context(name, made)))
     }

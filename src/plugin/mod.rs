@@ -7,8 +7,10 @@ mod call;
 mod canary;
 mod catalog;
 mod chain;
+mod code;
 mod compile;
 pub mod describe;
+mod direct;
 mod effects;
 mod encode;
 mod engine;
@@ -41,7 +43,8 @@ mod wit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod inside {
     pub use super::call::{Answer, Call, Content, SubscriptionEvent, Verdict};
-    pub use super::encode::{Form, component};
+    pub use super::code::Code;
+    pub use super::encode::{Encoded, Form, encoded};
     pub use super::failure::Why;
     pub use super::generation::Template;
     pub use super::host::Context;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
+use super::code::Code;
 use super::describe::{read_call, read_publication};
 use super::encode::{self, Form};
-use super::engine::{Room, engine, sentence};
+use super::engine::{Room, engine};
 use super::event::{Event, Hook};
 use super::generation::{Generation, Template};
 use super::host::Context;
@@ -55,10 +55,10 @@ impl Trial {
 
     /// Compiles a plugin's file.
     pub fn build(&self, file: &[u8]) -> anyhow::Result<Build> {
-        let (form, component) = encode::component(file)?;
-        let component = Component::new(&self.engine, &component).map_err(sentence)?;
-        let (template, imports) = Template::new(&self.engine, &component)?;
-        Ok(Build { template, imports, form, size: file.len(), hash: Sha256::digest(file).into() })
+        let encoded = encode::encoded(file)?;
+        let code = Code::new(&self.engine, file, &encoded)?;
+        let (template, imports) = Template::new(&self.engine, &code)?;
+        Ok(Build { template, imports, form: encoded.form, size: file.len(), hash: Sha256::digest(file).into() })
     }
 
     /// Makes a first instance, whose `init` decides. What it asks beyond its configuration is not in the recording: its clock

@@ -1,5 +1,6 @@
 //! Applies the effects of a session's event, in order, until one is refused.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -232,7 +233,7 @@ impl Session {
             }
             Effect::SetExpiry(expiry) => {
                 if let Some(state) = state(event) {
-                    state.expiry = expiry;
+                    state.expiry = expiry.map(|at| NonZeroU64::new(at).unwrap_or(NonZeroU64::MIN));
                 }
                 self.alarm.set(self.clock().now());
             }

@@ -12,6 +12,7 @@ mod missed;
 mod reader;
 mod turn;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -140,6 +141,8 @@ enum Next {
 
 /// A task that has left the buffer that it was read into.
 enum Waiting {
+    /// The plugins of this chain have answered; what they ask for is to be done.
+    Asked(Box<Event>, Arc<Chain>),
     Opened(Effects),
     Inbound(Message),
     Timer(Arc<str>, Box<str>),
@@ -179,8 +182,10 @@ impl Task<'_> {
 }
 
 impl Waiting {
-    fn as_task(&mut self) -> Task<'_> {
-        match self {
+    /// None: no plugin is called for it any more.
+    fn as_task(&mut self) -> Option<Task<'_>> {
+        Some(match self {
+            Self::Asked(..) => return None,
             Self::Opened(effects) => Task::Opened(std::mem::take(effects)),
             Self::Inbound(message) => Task::Inbound(message.as_ref()),
             Self::Timer(plugin, name) => Task::Timer(plugin.clone(), name.clone()),
@@ -190,7 +195,7 @@ impl Waiting {
             Self::Unsubscribe(topic) => Task::Unsubscribe(topic.clone()),
             Self::Gap(topic, position) => Task::Gap(topic.clone(), *position),
             Self::Missed(topic, since) => Task::Missed(topic.clone(), *since),
-        }
+        })
     }
 }
 
@@ -302,12 +307,20 @@ impl Session {
     }
 
     /// Awaits one event; what the client must hear is written when it is over, what others send goes out meanwhile.
-    async fn wait_for(&mut self, mut waiting: Waiting) {
+    async fn wait_for(&mut self, waiting: Waiting) {
         let outbox = self.outbox.clone();
         let mut out = Vec::new();
         {
             let chain = self.route.chain.load_full();
-            let mut event = Box::pin(self.handle(waiting.as_task(), &chain, Patience::Waits, &mut out, None));
+            let (session, out) = (&mut *self, &mut out);
+            let mut event: Pin<Box<dyn Future<Output = ()> + Send>> = match waiting {
+                Waiting::Asked(event, chain) => Box::pin(session.finish(event, chain, out)),
+                mut waiting => Box::pin(async move {
+                    if let Some(task) = waiting.as_task() {
+                        session.handle(task, &chain, Patience::Waits, out, None).await;
+                    }
+                }),
+            };
             std::future::poll_fn(|context| {
                 let _ = outbox.poll_flush(context);
                 event.as_mut().poll(context)
@@ -356,6 +369,19 @@ impl Session {
         }
         self.format.tell(work.out);
         *slot = self.take_back(event);
+    }
+
+    /// What is left of an event whose plugins were called within the turn.
+    async fn finish(&mut self, mut event: Box<Event>, chain: Arc<Chain>, out: &mut Vec<u8>) {
+        event.patience = Patience::Waits;
+        let mut event = Some(event);
+        let mut work = Work { chain: &chain, out, after: After::default() };
+        self.apply_asked(&mut event, &mut work).await;
+        if !work.after.is_empty() {
+            self.follow_up(&mut event, &mut work).await;
+        }
+        self.format.tell(work.out);
+        self.take_back(event);
     }
 
     /// The session's state is its own again; the event, emptied, may be used again.
@@ -494,7 +520,7 @@ impl Session {
         let timers = state.into_iter().flat_map(|state| state.timers.iter().map(|timer| timer.at));
         let expiry = state.and_then(|state| state.expiry).map(|expiry| {
             // Looked at again at least every hour: the wall clock may be set meanwhile.
-            let left = expiry.saturating_sub(self.clock().unix()).min(3_600_000);
+            let left = expiry.get().saturating_sub(self.clock().unix()).min(3_600_000);
             self.clock().now() + std::time::Duration::from_millis(left)
         });
         timers.chain(expiry).fold(beat, Instant::min)

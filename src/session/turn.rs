@@ -3,16 +3,18 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 
-use super::{After, KEEP, Next, READ, Session, Task, Work};
+use super::{After, KEEP, Next, READ, Session, Task, Waiting, Work};
 use crate::config::RateExceeded;
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
 use crate::plugin::{Chain, Event, Hook, Patience};
+use crate::route::Rules;
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
 
@@ -24,6 +26,17 @@ struct Scratch {
     read: Box<[u8]>,
     out: Vec<u8>,
     event: Option<Box<Event>>,
+    /// Messages and bytes that are not in the route's counters yet.
+    received: (u64, u64),
+}
+
+/// What has become of an event within the turn.
+enum Handled {
+    Over,
+    /// The plugins have answered, and what they ask for may have to wait.
+    Asks(Box<Event>),
+    /// It was not over when it was polled.
+    Lost,
 }
 
 thread_local! {
@@ -33,9 +46,9 @@ thread_local! {
 impl Session {
     /// Ready when something has to be awaited, or the session ends.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Next> {
-        let mut scratch = SCRATCH
-            .take()
-            .unwrap_or_else(|| Box::new(Scratch { read: vec![0; READ].into(), out: Vec::new(), event: None }));
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| {
+            Box::new(Scratch { read: vec![0; READ].into(), out: Vec::new(), event: None, received: (0, 0) })
+        });
         let next = self.poll_with(context, &mut scratch);
         scratch.out.clear();
         scratch.out.shrink_to(KEEP);
@@ -45,11 +58,13 @@ impl Session {
 
     fn poll_with(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Next> {
         loop {
-            let flushed = self.outbox.poll_flush(context);
+            let (flushed, requests) = self.outbox.poll_turn(context);
             if let Poll::Ready(Err(_)) = flushed {
-                return Poll::Ready(self.broken());
+                return Poll::Ready(self.broken(requests));
             }
-            if let Some(next) = self.requests(scratch) {
+            if !requests.is_empty()
+                && let Some(next) = self.requests(requests, scratch)
+            {
                 return Poll::Ready(next);
             }
             if self.alarm.poll(context).is_ready() {
@@ -84,24 +99,38 @@ impl Session {
                 let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
-            let mut buffer = ReadBuf::new(&mut scratch.read);
-            let count = match self.reader.poll_read(&self.outbox, context, &mut buffer) {
+            match self.read(context, scratch) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => buffer.filled().len(),
-                Poll::Ready(Err(_)) => return Poll::Ready(self.broken()),
-            };
-            if count == 0 {
-                return Poll::Ready(self.broken());
-            }
-            self.pulse.heard(self.clock().now());
-            self.greedy = count == scratch.read.len();
-            let mut read = std::mem::take(&mut scratch.read);
-            let next = self.take_in(&mut read[..count], scratch);
-            scratch.read = read;
-            if let Some(next) = next {
-                return Poll::Ready(next);
+                Poll::Ready(Some(next)) => return Poll::Ready(next),
+                // What has come of it wakes this task, where anything waits. Most often there is nothing more to read, and
+                // to ask for that is all that is left to do.
+                Poll::Ready(None) if !self.greedy && self.congested.is_none() && !self.outbox.by_hand() => {
+                    if let Some(next) = std::task::ready!(self.read(context, scratch)) {
+                        return Poll::Ready(next);
+                    }
+                }
+                Poll::Ready(None) => {}
             }
         }
+    }
+
+    /// One read of what is there, and the events in it. None: it was handled.
+    fn read(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Option<Next>> {
+        let mut buffer = ReadBuf::new(&mut scratch.read);
+        let count = match self.reader.poll_read(&self.outbox, context, &mut buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => buffer.filled().len(),
+            Poll::Ready(Err(_)) => 0,
+        };
+        if count == 0 {
+            return Poll::Ready(Some(self.broken(self.outbox.requests())));
+        }
+        self.pulse.heard(self.clock().now());
+        self.greedy = count == scratch.read.len();
+        let mut read = std::mem::take(&mut scratch.read);
+        let next = self.take_in(&mut read[..count], scratch);
+        scratch.read = read;
+        Poll::Ready(next)
     }
 
     /// Whether the client does not take what it has caused. Nothing is read from it then, so whatever it sends is no sign of
@@ -110,9 +139,9 @@ impl Session {
         self.outbox.own_backlog() > self.outbox.limit() / 2
     }
 
-    fn broken(&self) -> Next {
+    fn broken(&self, requests: Vec<Request>) -> Next {
         // A full outbox has ended the session already, and says why.
-        let asked = self.outbox.requests().into_iter().find_map(|request| match request {
+        let asked = requests.into_iter().find_map(|request| match request {
             Request::Close(close, by) => Some(Next::End(close, by)),
             _ => None,
         });
@@ -122,16 +151,17 @@ impl Session {
     /// Handles the frames in what was read, and writes what they caused at once.
     fn take_in(&mut self, read: &mut [u8], scratch: &mut Scratch) -> Option<Next> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let limit = self.route.route.rules().message_limit;
+        let rules = self.route.route.rules();
         let mut next = None;
-        let fed = decoder.feed(read, limit, |frame| {
-            next = self.frame(frame, scratch);
+        let fed = decoder.feed(read, rules.message_limit, |frame| {
+            next = self.frame(frame, &rules, scratch);
             if scratch.out.len() > KEEP {
                 self.write_out(scratch);
             }
             if next.is_some() || self.congested.is_some() { Flow::Stop } else { Flow::Next }
         });
         self.decoder = decoder;
+        self.count(scratch);
         self.write_out(scratch);
         match fed {
             Ok(()) => next,
@@ -146,14 +176,23 @@ impl Session {
         }
     }
 
-    fn frame(&mut self, frame: Frame<'_>, scratch: &mut Scratch) -> Option<Next> {
+    /// What was received goes into the route's counters, once for all of it.
+    fn count(&self, scratch: &mut Scratch) {
+        let (messages, bytes) = std::mem::take(&mut scratch.received);
+        if messages > 0 {
+            self.route.route.counters.received.inc_by(messages);
+            self.route.route.counters.received_bytes.inc_by(bytes);
+        }
+    }
+
+    fn frame(&mut self, frame: Frame<'_>, rules: &Rules, scratch: &mut Scratch) -> Option<Next> {
         match frame {
-            Frame::Message(message) => self.message(message, scratch),
+            Frame::Message(message) => self.message(message, rules, scratch),
             Frame::Inflated(message, compressed) => {
                 let (before, after) = &self.applier.node.metrics.inflated;
                 before.inc_by(compressed as u64);
                 after.inc_by(message.len() as u64);
-                self.message(message, scratch)
+                self.message(message, rules, scratch)
             }
             Frame::Ping(payload) => {
                 if let Some(end) = self.controlled() {
@@ -173,8 +212,7 @@ impl Session {
         }
     }
 
-    fn message(&mut self, message: MessageRef<'_>, scratch: &mut Scratch) -> Option<Next> {
-        let rules = self.route.route.rules();
+    fn message(&mut self, message: MessageRef<'_>, rules: &Rules, scratch: &mut Scratch) -> Option<Next> {
         if let (Some((ping, pong)), MessageRef::Text(text)) = (&rules.heartbeat_text, &message)
             && **ping == **text
         {
@@ -197,10 +235,8 @@ impl Session {
             let why = format!("more than {} messages a second", rate.per_second);
             return Some(Next::End(Close::new(code, &why), Closer::Gateway));
         }
-        drop(rules);
-        let route = &self.route.route;
-        route.counters.received.inc();
-        route.counters.received_bytes.inc_by(message.len() as u64);
+        scratch.received.0 += 1;
+        scratch.received.1 += message.len() as u64;
         self.now_or_next(Task::Inbound(message), scratch)
     }
 
@@ -218,7 +254,17 @@ impl Session {
 
     /// Handles an event within the turn, or leaves it to be awaited.
     fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
-        let chain = self.route.chain.load_full();
+        let chain = self.route.chain.load();
+        if let Task::Inbound(message) = &task
+            && !chain.waits()
+            && let Some(handled) = self.inbound_now(*message, &chain, scratch)
+        {
+            return match handled {
+                Handled::Over => self.after_event(scratch),
+                Handled::Asks(event) => Some(Next::Await(Box::new(Waiting::Asked(event, Arc::clone(&chain))))),
+                Handled::Lost => Some(self.lost_event()),
+            };
+        }
         // What others ask for calls no plugin.
         let calls =
             chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_) | Task::Gap(..));
@@ -226,19 +272,20 @@ impl Session {
         if asks_redis || (calls && (chain.waits() || self.applier.waits())) {
             return Some(Next::Await(task.into_owned()));
         }
-        let handled = match &task {
-            Task::Inbound(message) => self.inbound_now(*message, &chain, scratch),
-            _ => None,
-        };
-        let over = handled.unwrap_or_else(|| {
-            let spare = Some(&mut scratch.event);
-            is_over(self.handle(task, &chain, Patience::None, &mut scratch.out, spare))
-        });
-        if !over {
-            // Nothing in such a chain waits, so this is a mistake of the gateway's; the session's state is gone with it.
-            tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
-            return Some(Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway));
+        let spare = Some(&mut scratch.event);
+        if !is_over(self.handle(task, &chain, Patience::None, &mut scratch.out, spare)) {
+            return Some(self.lost_event());
         }
+        self.after_event(scratch)
+    }
+
+    /// Nothing in such a chain waits, so this is a mistake of the gateway's; the session's state is gone with it.
+    fn lost_event(&self) -> Next {
+        tracing::error!(session = %self.outbox.id, "an event that cannot wait did: please report this");
+        Next::End(Close::new(Close::INTERNAL, "internal error"), Closer::Gateway)
+    }
+
+    fn after_event(&mut self, scratch: &mut Scratch) -> Option<Next> {
         if self.holds || self.holds_for_gap {
             self.write_out(scratch);
             self.release();
@@ -250,8 +297,8 @@ impl Session {
     }
 
     /// A message of the client's, without a future around it as long as its effects are small ones. None: it has to go the
-    /// usual way, and nothing has happened. False: it was not over when it was polled.
-    fn inbound_now(&mut self, message: MessageRef<'_>, chain: &Chain, scratch: &mut Scratch) -> Option<bool> {
+    /// usual way, and nothing has happened.
+    fn inbound_now(&mut self, message: MessageRef<'_>, chain: &Chain, scratch: &mut Scratch) -> Option<Handled> {
         if self.outbox.by_hand() {
             return None;
         }
@@ -264,23 +311,28 @@ impl Session {
             return None;
         };
         let mut work = Work { chain, out: &mut scratch.out, after: After::default() };
-        let mut over = true;
         match called {
             Ok(verdict) => {
                 self.passed(verdict, message, &mut event, &mut work);
                 if !self.apply_small(&mut event, &mut work) {
-                    over = is_over(async {
+                    if self.applier.waits() {
+                        return event.map(Handled::Asks);
+                    }
+                    let over = is_over(async {
                         self.apply_asked(&mut event, &mut work).await;
                         if !work.after.is_empty() {
                             self.follow_up(&mut event, &mut work).await;
                         }
                     });
+                    if !over {
+                        return Some(Handled::Lost);
+                    }
                 }
             }
             Err(failure) => self.failed("inbound", &failure),
         }
         scratch.event = self.take_back(event);
-        Some(over)
+        Some(Handled::Over)
     }
 
     fn write_out(&mut self, scratch: &mut Scratch) {
@@ -290,8 +342,8 @@ impl Session {
         scratch.out.clear();
     }
 
-    fn requests(&mut self, scratch: &mut Scratch) -> Option<Next> {
-        let mut requests = self.outbox.requests().into_iter();
+    fn requests(&mut self, requests: Vec<Request>, scratch: &mut Scratch) -> Option<Next> {
+        let mut requests = requests.into_iter();
         while let Some(request) = requests.next() {
             let task = match request {
                 Request::Close(close, by) => return Some(Next::End(close, by)),
@@ -307,12 +359,15 @@ impl Session {
                 Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
                 Request::Posted(message) => {
                     self.pulse.heard(self.clock().now());
-                    let limit = self.route.route.rules().message_limit;
+                    let rules = self.route.route.rules();
+                    let limit = rules.message_limit;
                     if message.len() > limit {
                         let close = Close::new(Close::TOO_BIG, &format!("the message is larger than {limit} bytes"));
                         return Some(Next::End(close, Closer::Gateway));
                     }
-                    if let Some(next) = self.message(message.as_ref(), scratch) {
+                    let next = self.message(message.as_ref(), &rules, scratch);
+                    self.count(scratch);
+                    if let Some(next) = next {
                         self.write_out(scratch);
                         self.outbox.ask_again(requests);
                         return Some(next);
@@ -373,7 +428,8 @@ impl Session {
                 return Some(Next::End(close, Closer::Gateway));
             }
         };
-        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry <= self.clock().unix()) {
+        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry.get() <= self.clock().unix())
+        {
             let close = Close::new(Close::UNAUTHORIZED, "the session's time is over: sign in again");
             return Some(Next::End(close, Closer::Gateway));
         }

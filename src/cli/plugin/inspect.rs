@@ -53,6 +53,7 @@ fn told(file: &Path, report: &Report) -> String {
         (None, None) => {}
     }
     match report.waits_for.as_slice() {
+        [] if report.direct => put("calls", "never wait, and need no component around the module"),
         [] => put("calls", "never wait"),
         because => put("calls", &format!("may wait, because it imports {}", short(because).join(", "))),
     }

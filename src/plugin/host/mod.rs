@@ -30,6 +30,7 @@ use wasmtime::{Error, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::Budget;
+use super::direct::Parts;
 use super::effects::{Effect, Forward, Publish, Remote, Subscribe};
 use super::event::{Event, Hook};
 use super::grants::Granted;
@@ -99,6 +100,10 @@ pub struct State {
     pub hook: Hook,
     pub budget: Budget,
     pub memory: Memory,
+    /// Where the guest of a direct call has its memory.
+    pub parts: Option<Parts>,
+    /// The guest makes room or frees it for the gateway, and may not call it meanwhile (the canonical ABI's `may_leave`).
+    pub alone: bool,
     /// What this call has used up so far.
     used: Used,
     http: http::Http,
@@ -153,6 +158,8 @@ impl State {
             hook: Hook::Init,
             budget: Budget::new(limits.cpu.0),
             memory: Memory::new(&limits),
+            parts: None,
+            alone: false,
             used: Used::default(),
             wasi: wasi::context(&context, &speaker),
             speaker,
@@ -177,6 +184,9 @@ impl State {
     /// Every host function begins here.
     fn enter(&mut self) -> Result<()> {
         self.used.host_calls += 1;
+        if self.alone {
+            return Err(mistake("it calls the gateway while it makes room or frees it".to_owned()));
+        }
         if self.used.host_calls > self.context.limits.host_calls.max(1) {
             return Err(Error::new(Quota::HostCalls));
         }

@@ -8,7 +8,7 @@ use wasmtime::Result;
 use super::wit::session::Keep as WitKeep;
 use super::wit::types::{Message, Position as WitPosition, Refusal};
 use super::{GrantedTopics, State, close_of, mistake, payload_len, topic_name, wit};
-use crate::message::{Position, TopicName};
+use crate::message::{MessageRef, Position, TopicName};
 use crate::plugin::effects::{Effect, Keep, Subscribe};
 use crate::plugin::event::Hook;
 use crate::state::{ATTRIBUTE_BYTES, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ATTRIBUTES, TIMERS, USER_MAX};
@@ -215,6 +215,13 @@ impl wit::session::Host for State {
 }
 
 impl State {
+    /// `send` of a message that still lies in the guest's memory.
+    pub fn send_message(&mut self, session: u64, message: MessageRef<'_>) -> Result<u32> {
+        self.session(session)?;
+        let place = self.event()?.place;
+        self.act(Effect::Send(message.to_owned(), place), message.len())
+    }
+
     /// The session's topics, with what this event has asked for so far.
     fn topics_now(&mut self, session: u64) -> Result<Vec<TopicName>> {
         let subscriptions = &self.session(session)?.subscriptions;
