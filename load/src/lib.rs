@@ -14,20 +14,34 @@
 
 #![forbid(unsafe_code)]
 
+mod board;
+mod clock;
+mod connection;
+mod deflate;
+mod director;
+mod echo;
+mod engine;
 mod failure;
+mod fanout;
+mod frame;
+mod handshake;
+mod idle;
+mod mark;
+mod opening;
 mod plan;
+mod process;
 mod progress;
 mod report;
+mod shared;
+mod socket;
+mod tally;
+mod target;
+mod template;
+mod tls;
 
+pub use director::run;
 pub use failure::{Failure, FailureKind, LoadError};
 pub use hdrhistogram::Histogram;
 pub use plan::{Fanout, Kind, Load, Pace};
 pub use progress::{Progress, Stage};
 pub use report::{Client, Connections, Histograms, Latency, Point, Publications, Report, Server};
-
-/// Does what the plan says, and tells about it some five times a second.
-pub fn run(load: &Load, progress: &mut dyn FnMut(&Progress)) -> Result<Report, LoadError> {
-    let _ = progress;
-    load.check()?;
-    Err(LoadError::Plan("not there yet".to_owned()))
-}

@@ -191,13 +191,18 @@ impl Load {
                 if fanout.publishers > 0 && memchr::memmem::find(&fanout.template, PAYLOAD).is_none() {
                     return bad("what is published contains no {payload}");
                 }
+                if fanout.publishers == 0 && self.threads > 1 {
+                    return bad("who only listens has one thread: for more, start several processes");
+                }
                 &fanout.pace
             }
             Kind::Idle => return Ok(()),
         };
         match pace {
             Pace::InFlight(depth) if !(1..=MAX_IN_FLIGHT).contains(depth) => bad("1 to 8,192 messages are under way"),
-            Pace::Rate(rate) if !positive(*rate) || *rate > 50e6 => bad("a rate is above 0 and below 50 million a second"),
+            Pace::Rate(rate) if !positive(*rate) || *rate > 50e6 => {
+                bad("a rate is above 0 and at most 50 million a second")
+            }
             _ => match &self.template {
                 Some(template) if memchr::memmem::find(template, PAYLOAD).is_none() => {
                     bad("the template contains no {payload}")

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 /// Where a run is in its course.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Opening,
     Settling,
     WarmUp,
     Measuring,
-    /// Answers that are still under way are awaited, connections closed.
+    /// Nothing more is sent, and answers that are under way are awaited.
+    Answers,
+    /// Connections are closed.
     Ending,
 }
 

@@ -23,7 +23,7 @@ pub struct Report {
     /// Answers of an echo, deliveries of a fan-out, messages that came unasked over idle connections.
     pub messages: u64,
     pub per_second: f64,
-    /// On the wire below TLS, with frame headers.
+    /// With frame headers, without TLS.
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub pings: u64,
@@ -87,8 +87,9 @@ pub struct Publications {
     /// Made in the measured time.
     pub made: u64,
     pub per_second: f64,
-    /// Reached every subscriber; the others were given up or still under way at the end.
+    /// Reached the last of its subscribers in that time.
     pub complete: u64,
+    /// Of the whole run: given up, or still under way when its end was awaited.
     pub incomplete: u64,
     /// From sending to the last subscriber; complete ones alone.
     pub last: Option<Latency>,
@@ -151,6 +152,9 @@ impl Latency {
             *count += step.count_since_last_iteration();
             Some(Point { percentile: step.quantile() * 100.0, us: us(step.value_iterated_to()), count: *count })
         });
+        // Where there are few values left the steps become shorter than one of them.
+        let mut curve: Vec<Point> = points.collect();
+        curve.dedup_by_key(|point| point.count);
         Some(Self {
             count: histogram.len(),
             mean: histogram.mean() / 1000.0,
@@ -161,7 +165,7 @@ impl Latency {
             p999: at(0.999),
             p9999: at(0.9999),
             max: us(histogram.max()),
-            curve: points.collect(),
+            curve,
         })
     }
 }
