@@ -315,3 +315,13 @@ impl Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Option<Connection>>() <= 48, "{} bytes", size_of::<Option<Connection>>());
+    }
+}

@@ -157,19 +157,15 @@ impl<'a> Director<'a> {
         course.no_publisher = self.publishers > 0 && shared.publishers.load(Ordering::Acquire) == 0;
         goes_on &= shared.ready.load(Ordering::Acquire) > 0 && !course.no_publisher;
         let never = || false;
-        let is_idle = matches!(load.kind, Kind::Idle);
-        let warm_up = if is_idle { Duration::ZERO } else { load.warm_up };
-        for (stage, length) in
-            [(Stage::Settling, load.settle), (Stage::WarmUp, warm_up), (Stage::Measuring, load.duration)]
-        {
-            if stage == Stage::Measuring || stage == Stage::WarmUp && warm_up.is_zero() {
-                course.server_memory.0 = course.server_memory.0.max(process::resident(&load.server_pids));
-            }
-            goes_on = goes_on && (length.is_zero() || self.stay(stage, Some(length), &never));
-            if stage == Stage::Settling {
-                course.server_memory.0 = process::resident(&load.server_pids);
-            }
+        let stay = |goes_on: bool, stage, length: Duration, director: &mut Self| {
+            goes_on && (length.is_zero() || director.stay(stage, Some(length), &never))
+        };
+        goes_on = stay(goes_on, Stage::Settling, load.settle, self);
+        course.server_memory.0 = process::resident(&load.server_pids);
+        if !matches!(load.kind, Kind::Idle) {
+            goes_on = stay(goes_on, Stage::WarmUp, load.warm_up, self);
         }
+        goes_on = stay(goes_on, Stage::Measuring, load.duration, self);
         course.server_memory.1 = process::resident(&load.server_pids);
         course.own_memory = process::resident(&[std::process::id()]);
         course.silent = self.silent;

@@ -45,3 +45,13 @@ pub use hdrhistogram::Histogram;
 pub use plan::{Fanout, Kind, Load, Pace};
 pub use progress::{Progress, Stage};
 pub use report::{Client, Connections, Histograms, Latency, Point, Publications, Report, Server};
+
+/// The hosts that a run would connect to, each with the first of its addresses.
+pub fn addresses(load: &Load) -> Result<Vec<(String, std::net::SocketAddr)>, LoadError> {
+    let published = match &load.kind {
+        Kind::Fanout(fanout) if fanout.publishers > 0 => fanout.publish_url.as_ref(),
+        _ => None,
+    };
+    let targets = load.urls.iter().chain(published).map(|url| target::Target::parse(url));
+    targets.map(|target| target.and_then(|target| Ok((target.host.clone(), target.addresses()?[0])))).collect()
+}

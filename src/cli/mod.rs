@@ -16,6 +16,7 @@ macro_rules! put {
     }};
 }
 
+mod bench;
 mod check;
 mod paint;
 mod plugin;
@@ -65,6 +66,8 @@ enum Command {
     Upgrade(upgrade::Upgrade),
     /// Read the configuration and load every plugin, without serving
     Check(check::Check),
+    /// Load a WebSocket server, this gateway or any other, and tell rates and latencies
+    Bench(bench::Bench),
     /// Look into a plugin, test it, measure it
     Plugin(plugin::Plugin),
     /// Make code of a plugin's file, for the gateway that started this
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Check(check) => check.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Plugin(plugin) => plugin.run(),
         Command::Compile { cpu_seconds, memory } => {
             return ExitCode::from(crate::plugin::compiler(cpu_seconds, memory));

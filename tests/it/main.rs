@@ -4,6 +4,7 @@
 
 mod admin;
 mod auth;
+mod bench;
 mod canary;
 mod chat;
 mod chat_page;
