@@ -13,6 +13,7 @@ mod languages;
 mod npm;
 mod plugins;
 mod process;
+mod scale;
 mod tally;
 mod test;
 mod toolchain;
@@ -56,6 +57,18 @@ Commands:
       --rounds N     how often each row is measured   [default: 5]
       --seconds N    for how long each time           [default: 2]
 
+  scale [--sessions N] [--nodes N] [--publications N] [--churn PERCENT] [--size BYTES] [--limit TIME] [--gateway PATH]
+        [--yes]
+      Hold many sessions on a cluster of gateways on this machine, publish to all of them, and tell what both take.
+      --sessions N       how many, over all gateways             [default: 20000]
+      --nodes N          gateways    [default: as few as the limit of open files allows, but 2]
+      --publications N   each reaches everybody before the next  [default: 5]
+      --churn PERCENT    sessions that leave and come back       [default: 5]
+      --size BYTES       of a publication                        [default: 128]
+      --limit TIME       all of it has ended by then             [default: 15m]
+      --gateway PATH     build nothing: take this gateway, and the plugins as they are
+      --yes              also above 200,000 sessions, which take most of a machine
+
   plugins [--install] [NAME...]
       Build the plugins under plugins/ and the tour of examples/languages, or only those named, and put them into
       target/plugins. A running gateway that watches this folder replaces them at once. A language whose tools are not
@@ -81,6 +94,9 @@ enum Command {
     Demo(demo::Options),
     Test(test::Options),
     Plugins(plugins::Options),
+    Scale(scale::Options),
+    /// What `scale` starts, to hold its clients.
+    ScaleHolder(scale::HolderOptions),
 }
 
 fn main() -> ExitCode {
@@ -101,6 +117,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Plugins(options) => plugins::run(&options),
+        Command::Scale(options) => scale::run(&options),
+        Command::ScaleHolder(options) => scale::hold(&options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("\nerror: {error:#}");
@@ -118,6 +136,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             "demo" => Command::Demo(demo::Options::default()),
             "test" => Command::Test(test::Options::default()),
             "plugins" => Command::Plugins(plugins::Options::default()),
+            "scale" => Command::Scale(scale::Options::default()),
+            "scale-holder" => Command::ScaleHolder(scale::HolderOptions::default()),
             other => return Err(format!("there is no command `{other}`").into()),
         },
         Some(other) => return Err(other.unexpected()),
@@ -143,6 +163,17 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             }
             (Command::Plugins(options), Long("install")) => options.install = true,
             (Command::Plugins(options), Value(name)) => options.names.push(name.string()?),
+            (Command::Scale(options), Long("sessions")) => options.sessions = parser.value()?.parse()?,
+            (Command::Scale(options), Long("nodes")) => options.nodes = Some(parser.value()?.parse()?),
+            (Command::Scale(options), Long("publications")) => options.publications = parser.value()?.parse()?,
+            (Command::Scale(options), Long("churn")) => options.churn = parser.value()?.parse()?,
+            (Command::Scale(options), Long("size")) => options.size = parser.value()?.parse()?,
+            (Command::Scale(options), Long("limit")) => options.limit = duration(&parser.value()?)?,
+            (Command::Scale(options), Long("gateway")) => options.gateway = Some(parser.value()?.into()),
+            (Command::Scale(options), Long("yes")) => options.yes = true,
+            (Command::ScaleHolder(options), Long("to")) => options.to = parser.value()?.parse()?,
+            (Command::ScaleHolder(options), Long("path")) => options.path = parser.value()?.string()?,
+            (Command::ScaleHolder(options), Long("source")) => options.source = parser.value()?.parse()?,
             (_, other) => return Err(other.unexpected()),
         }
     }

@@ -3,8 +3,8 @@
 
 mod balancer;
 mod check;
-mod client;
-mod part;
+pub(crate) mod client;
+pub(crate) mod part;
 mod watch;
 
 use std::{
