@@ -30,8 +30,8 @@ use super::{clock, times::Times};
 
 /// Connections that are on their way at a time: fewer than any listener's queue is long.
 const IN_FLIGHT: usize = 128;
-/// A source address has some 28,000 ports, of which the kernel finds the first half fast.
-const PER_SOURCE: usize = 9_500;
+/// Source ports are chosen here, below those that the kernel hands out: it would look for a free one longer each time.
+const PORTS: std::ops::Range<u16> = 2_000..32_000;
 /// Publications that something is kept of.
 const KEPT: usize = 4;
 const STDIN: u64 = u64::MAX;
@@ -44,7 +44,7 @@ const LONGEST: usize = 32 << 10;
 pub(crate) struct Options {
     pub(crate) to: SocketAddrV4,
     pub(crate) path: String,
-    /// The first source address.
+    /// Where connections come from.
     pub(crate) source: Ipv4Addr,
 }
 
@@ -100,6 +100,8 @@ struct Holder<'a> {
     /// Publications that came twice, or not in their order.
     wrong: u64,
     answered: bool,
+    /// The last that a connection was made from.
+    port: u16,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -124,6 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         lost: 0,
         wrong: 0,
         answered: true,
+        port: PORTS.start,
     };
     let mut events = Vec::with_capacity(1_024);
     let mut typed = Vec::new();
@@ -212,15 +215,29 @@ impl Holder<'_> {
         Ok(())
     }
 
-    fn connect(&self, index: usize) -> Result<OwnedFd> {
+    /// From the next port that nobody has.
+    fn connect(&mut self, index: usize) -> Result<OwnedFd> {
+        let mut tried = 0;
+        loop {
+            self.port = if self.port + 1 < PORTS.end { self.port + 1 } else { PORTS.start };
+            tried += 1;
+            match self.connect_from(index, SocketAddr::from((self.options.source, self.port))) {
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if tried < PORTS.len() => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn connect_from(&self, index: usize, source: SocketAddr) -> Result<OwnedFd, Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-        let source = Ipv4Addr::from(u32::from(self.options.source) + u32::try_from(index / PER_SOURCE)?);
-        rustix::net::bind(&socket, &SocketAddr::from((source, 0))).with_context(|| format!("from {source}"))?;
+        // Who left a moment ago had the same port.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &source)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         match rustix::net::connect(&socket, &SocketAddr::V4(self.options.to)) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), interest)?;

@@ -76,7 +76,11 @@ impl Holder {
                     _ => {}
                 },
                 Err(RecvTimeoutError::Timeout) => {
-                    ensure!(Instant::now() < until, "the clients of node {} take too long for `{word}`", self.number + 1);
+                    ensure!(
+                        Instant::now() < until,
+                        "the clients of node {} take too long for `{word}`",
+                        self.number + 1
+                    );
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("the clients of node {} are gone; what they said is above", self.number + 1)

@@ -41,12 +41,7 @@ use self::{
     report::{Publication, Report},
     times::Times,
 };
-use crate::{
-    apt,
-    cluster::client::Client,
-    demo, plugins,
-    process::spell,
-};
+use crate::{apt, cluster::client::Client, demo, plugins, process::spell};
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -139,7 +134,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     need.fits(u64::try_from(Machine::now()?.available)?)?;
     println!("{} sessions in {} gateways: {need}", need.sessions, need.nodes);
     if need.sessions > MANY && !options.yes {
-        println!("That takes most of a machine for some minutes, and nothing was started yet. To do it: the same with --yes");
+        println!(
+            "That takes most of a machine for some minutes, and nothing was started yet. To do it: the same with --yes"
+        );
         return Ok(ExitCode::FAILURE);
     }
     let redis = apt::REDIS.ensure().context("nodes share a Redis")?;
@@ -189,7 +186,6 @@ fn test(
     report: &mut Report,
 ) -> Result<()> {
     let begun = Instant::now();
-    let before = Machine::now()?;
     let mut servers = Servers::start(need, gateway, redis, folder, stop)?;
     println!("{:>8}  a Redis and {} gateways are ready", spell(begun.elapsed()), need.nodes);
     let mut holders = Vec::new();
@@ -200,7 +196,6 @@ fn test(
     stop.sleep(SETTLE)?;
     let empty = Snapshot::take(&servers, &holders)?;
     report.base = empty.nodes;
-    report.started = before.available - empty.machine.available;
 
     let opening = Instant::now();
     open(&mut holders, need, stop, true)?;
@@ -208,7 +203,7 @@ fn test(
     stop.sleep(SETTLE)?;
     let full = Snapshot::take(&servers, &holders)?;
     report.sessions = servers.count("tidegate_sessions{route=\"sub\"}")?;
-    report.grown(&(full.since(&empty)));
+    report.grown(&full.since(&empty));
     ensure!(
         report.sessions == need.sessions,
         "the gateways count {} sessions, and the clients {}",

@@ -4,14 +4,14 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
-/// Both ends of a connection over loopback, in the kernel.
-const PAIR: u64 = 8_300;
-/// A session in a gateway, with some air.
-const SESSION: u64 = 2_000;
-/// A gateway without sessions: its program, its plugin, its pools.
-const NODE: u64 = 24 << 20;
+/// Both ends of a connection over loopback, in the kernel, with their places in epoll.
+const PAIR: u64 = 10_300;
+/// A session in a gateway that is subscribed to a topic, with some air.
+const SESSION: u64 = 2_500;
+/// A gateway without sessions: its plugin, its pools, its share of the program.
+const NODE: u64 = 12 << 20;
 /// A process that holds clients.
-const HOLDER: u64 = 6 << 20;
+const HOLDER: u64 = 4 << 20;
 /// Redis, and what everything else on the machine goes on with.
 const SPARE: u64 = 1 << 30;
 /// Files of a gateway that are no sessions: listeners, Redis, epoll, what it keeps free.
@@ -39,7 +39,10 @@ impl Need {
             "--nodes {nodes}: {sessions} sessions need {fewest} at least, since a process may open {files} files here \
              (`ulimit -Hn`), {OTHER_FILES} of them for other things"
         );
-        ensure!(nodes <= 250, "{nodes} nodes: 250 at most on one machine; raise `ulimit -Hn` to have fewer and larger ones");
+        ensure!(
+            nodes <= 250,
+            "{nodes} nodes: 250 at most on one machine; raise `ulimit -Hn` to have fewer and larger ones"
+        );
         let memory = sessions * (PAIR + SESSION) + nodes * (NODE + HOLDER) + SPARE;
         Ok(Self { sessions, nodes, memory })
     }
@@ -92,14 +95,16 @@ mod tests {
         assert!((0..53).all(|node| need.share(node) <= 19_000));
         need.fits(23 << 30).unwrap();
         let error = need.fits(8 << 30).unwrap_err().to_string();
-        assert!(error.contains("8300 B in the kernel") && error.contains("8.0 GiB are available"), "{error}");
+        assert!(error.contains("10300 B in the kernel") && error.contains("8.0 GiB are available"), "{error}");
     }
 
     #[test]
     fn nodes_are_two_unless_said_and_never_too_few() {
         assert_eq!(Need::of(100, None, 20_000).unwrap().nodes, 2);
         assert_eq!(Need::of(100, Some(7), 20_000).unwrap().nodes, 7);
-        for (sessions, nodes, files) in [(0, None, 20_000), (5, Some(6), 20_000), (50_000, Some(2), 20_000), (5, None, 900)] {
+        for (sessions, nodes, files) in
+            [(0, None, 20_000), (5, Some(6), 20_000), (50_000, Some(2), 20_000), (5, None, 900)]
+        {
             assert!(Need::of(sessions, nodes, files).is_err(), "{sessions} {nodes:?} {files}");
         }
         let error = Need::of(50_000, Some(2), 20_000).unwrap_err().to_string();

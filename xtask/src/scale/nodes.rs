@@ -156,7 +156,7 @@ impl Drop for Servers {
 impl Node {
     fn start(number: usize, gateway: &Path, config: &Path, folder: &Path) -> Result<Self> {
         let (listen, admin) = (free()?, free()?);
-        let mut command = Command::new(gateway);
+        let mut command = mortal(gateway);
         // One thread each: there are more processes than processors.
         command.env("TOKIO_WORKER_THREADS", "1").env("RUST_LOG", "warn");
         command.arg("run").arg("--config").arg(config);
@@ -178,8 +178,20 @@ impl Node {
     }
 }
 
+/// A program that ends with us even if we are killed, where util-linux has the means.
+fn mortal(program: &Path) -> Command {
+    match workspace::which("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
 fn start_redis(program: &Path, address: SocketAddr, folder: &Path, stop: &Stop) -> Result<Part> {
-    let mut command = Command::new(program);
+    let mut command = mortal(program);
     command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"]);
     // Nothing of it is to outlive the test.
     command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(folder);
@@ -188,7 +200,11 @@ fn start_redis(program: &Path, address: SocketAddr, folder: &Path, stop: &Stop) 
     while TcpStream::connect(address).is_err() {
         part.must_run()?;
         stop.look()?;
-        ensure!(begun.elapsed() < Duration::from_secs(10), "Redis does not listen on {address}; it says:\n{}", part.tail());
+        ensure!(
+            begun.elapsed() < Duration::from_secs(10),
+            "Redis does not listen on {address}; it says:\n{}",
+            part.tail()
+        );
         thread::sleep(POLL);
     }
     Ok(part)

@@ -18,8 +18,6 @@ pub(super) struct Report {
     pub(super) sessions: u64,
     /// Of all gateways, before there were sessions.
     pub(super) base: Use,
-    /// What the machine had less, in bytes, when everything had started.
-    pub(super) started: i64,
     pub(super) opening: Duration,
     /// What came with the sessions.
     pub(super) with_sessions: Option<Memory>,
@@ -129,7 +127,6 @@ impl Report {
         row("---", "---".to_owned());
         let nodes = i64::try_from(self.nodes.max(1)).unwrap_or(1);
         row("a gateway without sessions, memory of its own", mebibytes(self.base.own / nodes));
-        row("everything that was started, without sessions", mebibytes(self.started));
         if let Some(memory) = &self.with_sessions {
             row("a session in the gateway", format!("{} B", memory.gateway));
             row("its client", format!("{} B", memory.client));
@@ -217,7 +214,6 @@ impl Report {
             "nodes": self.nodes,
             "complete": self.complete(),
             "gateway_base_bytes": self.base.own / i64::try_from(self.nodes.max(1)).unwrap_or(1),
-            "started_bytes": self.started,
             "opening_s": self.opening.as_secs_f64(),
             "session": memory,
             "churn": self.churn.map(|(count, left, back)| json!({
