@@ -51,11 +51,16 @@ Commands:
       --soak[=TIME]  only the tests that take minutes, which are left out otherwise. TIME (90s, 10m, 2h) is for the
                      chaos: nodes whose Redis fails in random ways   [default: 5m]
 
-  bench [--rounds N] [--seconds N]
-      Measure what a message costs the gateway, with a plugin and without: the server's CPU time. Takes a minute beside
-      the optimised build.
-      --rounds N     how often each row is measured   [default: 5]
-      --seconds N    for how long each time           [default: 2]
+  bench [--quick] [--rows NAME,...] [--rounds N] [--seconds N] [--peer NAME=URL,PID] [--gateway PATH]
+      Measure the gateway beside baselines that are measured in the same rounds: a minimal server on epoll (the floor), bare
+      tokio-tungstenite, and the gateway without a plugin. Tables, plots and JSON in target/bench.
+      --quick            two short rounds, fewer idle connections
+      --rows NAME,...    only these; a name that there is not lists them all
+      --rounds N         how often each is measured, in turn       [default: 5]
+      --seconds N        for how long each time                    [default: 2]
+      --peer NAME=URL,PID    another server that runs already, in the same rounds: /echo, /sub and /pub behind its
+                         URL, and the process whose CPU time counts. May be given several times
+      --gateway PATH     build no gateway: take this one, and the plugins as they are
 
   scale [--sessions N] [--nodes N] [--publications N] [--churn PERCENT] [--size BYTES] [--limit TIME] [--gateway PATH]
         [--yes]
@@ -145,8 +150,12 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match (&mut command, argument) {
             (_, Short('h') | Long("help")) => return Ok(Command::Help),
-            (Command::Bench(options), Long("rounds")) => options.rounds = parser.value()?.parse()?,
-            (Command::Bench(options), Long("seconds")) => options.seconds = parser.value()?.parse()?,
+            (Command::Bench(options), Long("gateway")) => options.gateway = Some(parser.value()?.into()),
+            (Command::Bench(options), Long("quick")) => options.passed.push("--quick".into()),
+            (Command::Bench(options), Long(name @ ("rows" | "rounds" | "seconds" | "peer"))) => {
+                let name = format!("--{name}");
+                options.passed.extend([name.into(), parser.value()?]);
+            }
             (Command::Cluster(options), Long("listen")) => options.listen = address(&parser.value()?)?,
             (Command::Cluster(options), Long("redis")) => options.redis = Some(parser.value()?.string()?),
             (Command::Cluster(options), Long("balancer")) => options.balancer = balancer(&parser.value()?)?,
@@ -242,6 +251,27 @@ mod tests {
         assert!(parsed("test echo").is_err());
         assert!(parsed("demo --listen nonsense").is_err());
         assert!(parsed("dance").is_err());
+    }
+
+    #[test]
+    fn a_bench_passes_on_what_is_for_the_program_that_measures() {
+        let Ok(Command::Bench(options)) = parsed("bench --rows echo-1 --gateway g --quick --peer=a=ws://h,1") else {
+            panic!("not a bench")
+        };
+        assert_eq!(options.passed, ["--rows", "echo-1", "--quick", "--peer", "a=ws://h,1"]);
+        assert_eq!(options.gateway.as_deref(), Some("g".as_ref()));
+        assert!(parsed("bench --sessions 5").is_err());
+    }
+
+    #[test]
+    fn a_scale_test_takes_its_size_and_its_time() {
+        let Ok(Command::Scale(options)) = parsed("scale --sessions 1000000 --nodes 60 --limit 20m --yes") else {
+            panic!("not a scale test")
+        };
+        assert_eq!((options.sessions, options.nodes), (1_000_000, Some(60)));
+        assert_eq!(options.limit, Duration::from_secs(1200));
+        assert!(options.yes && options.gateway.is_none());
+        assert!(parsed("scale --sessions many").is_err());
     }
 
     #[test]

@@ -26,7 +26,11 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recv, send, socket_with, sockopt},
 };
 
-use super::{clock, times::Times};
+use super::{
+    clock,
+    frame::{header, publication},
+    times::Times,
+};
 
 /// Connections that are on their way at a time: fewer than any listener's queue is long.
 const IN_FLIGHT: usize = 128;
@@ -35,8 +39,6 @@ const PORTS: std::ops::Range<u16> = 2_000..32_000;
 /// Publications that something is kept of.
 const KEPT: usize = 4;
 const STDIN: u64 = u64::MAX;
-/// What stands before a publication's number and time.
-pub(super) const MARK: &str = "tidegate-scale";
 /// Most of a message that is looked at; longer ones are none of ours.
 const LONGEST: usize = 32 << 10;
 
@@ -426,43 +428,9 @@ impl Holder<'_> {
     }
 }
 
-/// What a publication of the scale test carries: its number, and when it was sent.
-fn publication(payload: &[u8]) -> Option<(u32, u64)> {
-    let mut words = std::str::from_utf8(payload).ok()?.strip_prefix(MARK)?.split_ascii_whitespace();
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-}
-
-/// A frame's first byte, the size of its header, and of its payload; None: not all of the header is there.
-fn header(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>> {
-    Ok(match *bytes {
-        [first, 126, high, low, ..] => Some((first, 4, usize::from(u16::from_be_bytes([high, low])))),
-        [_, 126, ..] | [] | [_] => None,
-        [first, short, ..] if short < 126 => Some((first, 2, usize::from(short))),
-        _ => bail!("a frame of more than 64 KiB, or with a mask"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn publications_are_told_from_other_messages() {
-        assert_eq!(publication(b"tidegate-scale 7 123456 ......"), Some((7, 123_456)));
-        for other in [&b"hello"[..], b"tidegate-scale", b"tidegate-scale x 1", b"tidegate-scale 1", b"\xff"] {
-            assert_eq!(publication(other), None);
-        }
-    }
-
-    #[test]
-    fn headers_of_frames_whole_and_in_part() {
-        assert_eq!(header(&[0x81, 5, b'h']).unwrap(), Some((0x81, 2, 5)));
-        assert_eq!(header(&[0x81, 126, 1, 0]).unwrap(), Some((0x81, 4, 256)));
-        for part in [&[][..], &[0x81], &[0x81, 126], &[0x81, 126, 1]] {
-            assert_eq!(header(part).unwrap(), None);
-        }
-        assert!(header(&[0x81, 127]).is_err() && header(&[0x81, 0x85]).is_err());
-    }
 
     #[test]
     fn a_client_costs_a_few_bytes() {

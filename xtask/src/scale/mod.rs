@@ -2,6 +2,7 @@
 //! take. Everything that was started ends with it: at its end, on failure, on ctrl-c, and when its time is over.
 
 mod census;
+mod frame;
 mod holder;
 mod holders;
 mod need;
@@ -290,11 +291,7 @@ fn publish(
         *number += 1;
         let before = Snapshot::take(servers, holders)?;
         let delivered = servers.count("tidegate_deliveries_total")?;
-        let mut text = format!("{} {number} {} ", holder::MARK, clock());
-        while text.len() < options.size {
-            text.push('.');
-        }
-        publisher.send(&text)?;
+        publisher.send(&frame::published(*number, clock(), options.size))?;
         let until = Instant::now() + REACH_WITHIN;
         let mut times = Times::default();
         let mut incomplete = Vec::new();
@@ -320,14 +317,15 @@ struct Snapshot {
     nodes: Use,
     redis: Use,
     clients: Use,
-    machine: Machine,
+    /// The kernel's own objects, sockets among them, in bytes.
+    slab: i64,
 }
 
 impl Snapshot {
     fn take(servers: &Servers, holders: &[Holder]) -> Result<Self> {
         let (nodes, redis) = servers.usage()?;
         let ids: Vec<_> = holders.iter().map(Holder::id).collect();
-        Ok(Self { nodes, redis, clients: Use::of(&ids)?, machine: Machine::now()? })
+        Ok(Self { nodes, redis, clients: Use::of(&ids)?, slab: Machine::now()?.slab })
     }
 
     fn since(&self, before: &Self) -> Self {
@@ -335,10 +333,7 @@ impl Snapshot {
             nodes: self.nodes - before.nodes,
             redis: self.redis - before.redis,
             clients: self.clients - before.clients,
-            machine: Machine {
-                available: self.machine.available - before.machine.available,
-                slab: self.machine.slab - before.machine.slab,
-            },
+            slab: self.slab - before.slab,
         }
     }
 }
