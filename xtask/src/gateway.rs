@@ -96,10 +96,6 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Ends it by force, where there is nobody to say goodbye to.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
