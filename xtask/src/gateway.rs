@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -96,6 +96,11 @@ impl Gateway {
         }
     }
 
+    /// Whether a signal has come for us. Whoever asks ends what the gateway was started for.
+    pub(crate) fn told_to_stop(&self) -> bool {
+        self.signal.load(Ordering::SeqCst) != 0
+    }
+
     /// Ends it by force, where there is nobody to say goodbye to.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
@@ -130,6 +135,11 @@ pub(crate) fn is_ready(admin: SocketAddr) -> bool {
     status_of(admin, "/ready").is_some_and(|status| status == 200)
 }
 
+/// An address of this machine on which nobody listens.
+pub(crate) fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
 /// The status of one GET, as much HTTP as that takes.
 fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
@@ -144,8 +154,6 @@ fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     /// Answers `/ready` until the test ends.

@@ -1,6 +1,7 @@
 //! The project's own commands (`cargo xtask …`): this file reads the command line, the others do the work.
 
 mod apt;
+mod autobahn;
 mod bench;
 mod browser;
 mod clang;
@@ -51,6 +52,12 @@ Commands:
       --soak[=TIME]  only the tests that take minutes, which are left out otherwise. TIME (90s, 10m, 2h) is for the
                      chaos: nodes whose Redis fails in random ways   [default: 5m]
 
+  autobahn [--full] [--release]
+      Ask the gateway what the Autobahn test suite asks of WebSocket servers. The suite is installed under target/autobahn
+      the first time, for which there must be a Python 2.7.
+      --full         all 517 cases; some send thousands of large messages   [default: 255 in less than a minute]
+      --release      build the gateway with optimisations (slower to build)
+
   bench [--quick] [--rows NAME,...] [--rounds N] [--seconds N] [--peer NAME=URL,PID] [--gateway PATH]
       Measure the gateway beside baselines that are measured in the same rounds: a minimal server on epoll (the floor), bare
       tokio-tungstenite, and the gateway without a plugin. Tables, plots and JSON in target/bench.
@@ -94,6 +101,7 @@ const BAD_USAGE: u8 = 64;
 
 enum Command {
     Help,
+    Autobahn(autobahn::Options),
     Bench(bench::Options),
     Cluster(cluster::Options),
     Demo(demo::Options),
@@ -117,6 +125,7 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
+        Command::Autobahn(options) => autobahn::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Cluster(options) => cluster::run(&options),
         Command::Demo(options) => demo::run(&options),
@@ -136,6 +145,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
         None | Some(Short('h') | Long("help")) => return Ok(Command::Help),
         Some(Value(name)) => match name.string()?.as_str() {
             "help" => return Ok(Command::Help),
+            "autobahn" => Command::Autobahn(autobahn::Options::default()),
             "bench" => Command::Bench(bench::Options::default()),
             "cluster" => Command::Cluster(cluster::Options::default()),
             "demo" => Command::Demo(demo::Options::default()),
@@ -150,6 +160,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match (&mut command, argument) {
             (_, Short('h') | Long("help")) => return Ok(Command::Help),
+            (Command::Autobahn(options), Long("full")) => options.full = true,
+            (Command::Autobahn(options), Long("release")) => options.release = true,
             (Command::Bench(options), Long("gateway")) => options.gateway = Some(parser.value()?.into()),
             (Command::Bench(options), Long("quick")) => options.passed.push("--quick".into()),
             (Command::Bench(options), Long(name @ ("rows" | "rounds" | "seconds" | "peer"))) => {
@@ -250,6 +262,7 @@ mod tests {
         assert!(parsed("plugins --quick").is_err());
         assert!(parsed("test echo").is_err());
         assert!(parsed("demo --listen nonsense").is_err());
+        assert!(parsed("autobahn --quick").is_err());
         assert!(parsed("dance").is_err());
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{apt, browser, languages::Language, plugins, process, tally::Tally, workspace};
+use crate::{apt, autobahn, browser, languages::Language, plugins, process, tally::Tally, workspace};
 
 #[derive(Default)]
 pub(crate) struct Options {
@@ -65,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             }
         }
         report.tests(options.quick, browser);
+        report.autobahn();
     } else {
         report.fail("tests", "not run: they need the plugins, which were not built");
     }
@@ -132,6 +133,16 @@ impl Report {
             Ok(())
         });
         self.tally = tally;
+    }
+
+    /// Python 2.7 is in no distribution any more, so it is not even in CI a failure that there is none.
+    fn autobahn(&mut self) {
+        const NAME: &str = "Autobahn";
+        if let Err(error) = autobahn::Suite::is_possible() {
+            self.skip(NAME, &format!("{error:#}"));
+        } else if let Some(suite) = self.needed(NAME, autobahn::Suite::ensure) {
+            self.step(NAME, || autobahn::quick(&suite));
+        }
     }
 
     fn licences(&mut self) {

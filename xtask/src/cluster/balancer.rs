@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Node, free};
-use crate::{apt, workspace};
+use super::Node;
+use crate::{apt, gateway::free, workspace};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Balancer {

@@ -9,7 +9,7 @@ mod watch;
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::{
@@ -30,7 +30,11 @@ use signal_hook::{
 pub(crate) use self::balancer::Balancer;
 
 use self::part::Part;
-use crate::{apt, demo, gateway::is_ready, plugins, process, workspace};
+use crate::{
+    apt, demo,
+    gateway::{free, is_ready},
+    plugins, process, workspace,
+};
 
 pub(crate) struct Options {
     /// Where the balancer listens.
@@ -162,11 +166,6 @@ fn build(options: &Options) -> Result<PathBuf> {
     println!("2/4  Building the plugins …");
     plugins::build(&["chat".to_owned(), "jwt-auth".to_owned()])?;
     Ok(binary)
-}
-
-/// An address on which nobody listens.
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Cluster {
