@@ -11,7 +11,7 @@ esac
 for argument in "$@"; do
     if [ "$previous" = --crate-name ]; then
         case $argument in
-        tidegate | frames | loader | smith | boundary | replay | wit_component | wit_parser | wasmparser)
+        tidegate | frames | heads | loader | smith | boundary | replay | wit_component | wit_parser | wasmparser)
             exec "$compiler" "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
                 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1

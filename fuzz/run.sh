@@ -3,7 +3,7 @@
 # has found worth keeping are in fuzz/corpus/TARGET, those that broke a promise in fuzz/artifacts/TARGET.
 set -eu
 cd "$(dirname "$0")"
-target=${1:?"which one? frames, loader, smith, boundary or replay"}
+target=${1:?"which one? frames, heads, loader, smith, boundary or replay"}
 shift
 host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTC_WRAPPER="$PWD/instrument.sh" cargo build --release --target "$host" --bin "$target"

@@ -14,6 +14,7 @@
 mod boundary;
 mod decoder;
 mod guest;
+mod heads;
 mod input;
 mod loader;
 mod promises;
@@ -23,6 +24,7 @@ mod script;
 pub use boundary::{Boundary, Path};
 pub use decoder::decoder;
 pub use guest::guest;
+pub use heads::heads;
 pub use loader::{Loader, load};
 pub use replay::Replays;
 
@@ -58,6 +60,11 @@ mod tests {
     #[test]
     fn frames_are_the_same_however_they_arrive() {
         feed(6_000, 300, decoder);
+    }
+
+    #[test]
+    fn requests_are_the_same_however_they_arrive() {
+        feed(20_000, 80, heads);
     }
 
     #[test]
