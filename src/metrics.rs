@@ -31,6 +31,7 @@ pub struct Metrics {
     pub http2_connections: IntGauge,
     pub proxy_refused: IntCounterVec,
     pub connections_refused: IntCounterVec,
+    pub tokens_unproven: IntCounterVec,
     pub client_addresses: IntGauge,
     pub addresses_uncounted: IntCounter,
     pub handshakes: IntCounterVec,
@@ -217,6 +218,11 @@ impl Metrics {
                 "connections_refused_total",
                 "Connections and requests that were refused before a route was looked for, by why: address (has too many connections), address-rate, rate (of all), first-byte, uri, headers, malformed.",
                 &["reason"],
+            ),
+            tokens_unproven: make.counters(
+                "unproven_tokens_total",
+                "Requests for sessions of other nodes by tokens that no node seems to have made, by what came of them: asked, refused.",
+                &["result"],
             ),
             client_addresses: make.gauge(
                 "client_addresses",

@@ -10,12 +10,16 @@ use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::Applier;
 use super::across::VERSION;
 use crate::message::{Message, SessionId};
-use crate::outbox::{Answer, Ask, Secret};
+use crate::metrics::Metrics;
+use crate::outbox::{Answer, Ask, Secret, secret as secrets};
+use crate::rate::Bucket;
 use crate::redis::Fault;
+use crate::route::Rate;
 
 /// The second byte of what nodes tell each other, beside those in `across.rs`.
 pub(super) const ASK: u8 = 5;
@@ -27,16 +31,50 @@ const BINARY: u8 = 1;
 /// Questions of other nodes that are worked on at a time. More are answered that this node is busy.
 const AT_WORK: usize = 8_192;
 
+/// Questions to other nodes by tokens that none seems to have made. There are honest ones for as long as a node has another key
+/// than the others, which is when a Redis that has lost everything meets a new node first; all others are made up.
+const UNPROVEN: Rate = Rate { per_second: 20, burst: 20 };
+
+/// Why no answer has come.
+#[derive(Debug)]
+pub enum Unasked {
+    /// The session's node cannot be asked, or has not answered; it may have been done.
+    Fault(Fault),
+    /// Nothing shows that there is such a session, and too many of that kind were asked about lately.
+    Unproven,
+}
+
+impl From<Fault> for Unasked {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// The questions that this node waits for the answers of, and room for those of others.
 pub(super) struct Asks {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     room: Arc<Semaphore>,
+    unproven: Mutex<Bucket>,
 }
 
 impl Default for Asks {
     fn default() -> Self {
-        Self { next: AtomicU64::new(0), waiting: Mutex::default(), room: Arc::new(Semaphore::new(AT_WORK)) }
+        Self {
+            next: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            room: Arc::new(Semaphore::new(AT_WORK)),
+            unproven: Mutex::new(Bucket::new(Instant::now())),
+        }
+    }
+}
+
+impl Asks {
+    /// Whether another node may be asked by a token that nothing is known of.
+    fn may_ask(&self, metrics: &Metrics, now: Instant) -> bool {
+        let may = self.unproven.lock().take(UNPROVEN, now);
+        metrics.tokens_unproven.with_label_values(&[if may { "asked" } else { "refused" }]).inc();
+        may
     }
 }
 
@@ -60,8 +98,8 @@ struct Question {
 }
 
 impl Applier {
-    /// Asks a session, wherever it is. An error: its node cannot be asked, or has not answered; it may have been done.
-    pub async fn visit(&self, session: SessionId, secret: Secret, ask: Ask) -> Result<Answer, Fault> {
+    /// Asks a session, wherever it is.
+    pub async fn visit(&self, session: SessionId, secret: Secret, ask: Ask) -> Result<Answer, Unasked> {
         let own = self.node.registry.node();
         if session.node == own {
             return Ok(match self.node.registry.session(session) {
@@ -70,6 +108,10 @@ impl Applier {
             });
         }
         let Some(redis) = &self.node.redis else { return Ok(Answer::Gone) };
+        let may = || self.asks.may_ask(&self.node.metrics, self.node.clock.now());
+        if !secrets::was_drawn(session, &secret, &redis.seal) && !may() {
+            return Err(Unasked::Unproven);
+        }
         let mut ask = ask;
         let wait = match &mut ask {
             // Short enough for a node that dies meanwhile to be missed soon: the client's next poll is told.
@@ -90,8 +132,8 @@ impl Applier {
             return Ok(Answer::Gone);
         }
         match tokio::time::timeout(wait + 2 * redis.config.timeout.0, told).await {
-            Ok(answer) => answer.map_err(|_| Fault::Broken),
-            Err(_) => Err(Fault::Timeout),
+            Ok(answer) => answer.map_err(|_| Fault::Broken.into()),
+            Err(_) => Err(Fault::Timeout.into()),
         }
     }
 
@@ -233,6 +275,17 @@ mod tests {
     use super::*;
     use crate::message::MessageRef;
 
+    #[tokio::test(start_paused = true)]
+    async fn tokens_that_are_made_up_are_asked_about_only_so_often() {
+        let (asks, metrics) = (Asks::default(), Metrics::new());
+        let asked = || (0..1_000).filter(|_| asks.may_ask(&metrics, Instant::now())).count();
+        assert_eq!(asked(), 20);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(asked(), 10);
+        let counted = |what| metrics.tokens_unproven.with_label_values(&[what]).get();
+        assert_eq!((counted("asked"), counted("refused")), (30, 1_970));
+    }
+
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let text = MessageRef::Text("caf\u{e9}").to_owned();
@@ -244,7 +297,7 @@ mod tests {
             Ask::Leave,
         ];
         for ask in asks {
-            let question = Question { from: u64::MAX, session: 3, id: 4, secret: [9; 16], ask };
+            let question = Question { from: u64::MAX, session: 3, id: 4, secret: [9; size_of::<Secret>()], ask };
             let written = question.written();
             for cut in 2..written.len() {
                 let part = Question::read(Bytes::copy_from_slice(&written[2..cut]));

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 pub use self::across::NodeIntake;
+pub use self::asks::Unasked;
 
 use crate::broker::Retention;
 use crate::config::RedisGone;

@@ -16,10 +16,11 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::plain::{self, refusal};
 use super::{Http, Introduced, Place, headers};
+use crate::apply::Unasked;
 use crate::certificate::ClientCertificate;
 use crate::listener::Permit;
 use crate::message::{Close, Closer, Message};
-use crate::outbox::{Answer, Ask, Mailbox, Outbox, Request as Asked, Secret};
+use crate::outbox::{Answer, Ask, Mailbox, Outbox, Request as Asked, secret};
 use crate::plugin::RouteChain;
 use crate::reply::{Body, Refusal, empty, internal, text, unavailable, unavailable_for};
 use crate::route::Transports;
@@ -165,8 +166,8 @@ impl Http {
         let among = route.route.enter_user(state.user.as_ref());
         let among = among.map_err(|_| unavailable(super::USER_FULL))?;
         let node = &self.applier.node;
-        let mut secret = Secret::default();
-        node.random.fill(&mut secret).map_err(|_| internal())?;
+        let seal = node.redis.as_ref().map(|redis| &redis.seal);
+        let secret = secret::draw(state.id, &node.random, seal).map_err(|_| internal())?;
         let mut spread = [0; 4];
         node.random.fill(&mut spread).map_err(|_| internal())?;
         let retry = RETRY.start + u32::from_le_bytes(spread) % (RETRY.end - RETRY.start);
@@ -237,7 +238,16 @@ impl Http {
             }
         };
         let answer = self.applier.visit(session, secret, ask).await;
-        match answer.map_err(|_| unavailable("the session's node does not answer now; try again"))? {
+        let unasked = |why| match why {
+            Unasked::Fault(fault) => {
+                tracing::debug!(%fault, %session, "another node was asked about a session, and has not answered");
+                unavailable("the session's node does not answer now; try again")
+            }
+            Unasked::Unproven => {
+                unavailable("nodes are asked about too many tokens that none of them has made; try again")
+            }
+        };
+        match answer.map_err(unasked)? {
             Answer::Done => {
                 let mut response = Response::new(empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;

@@ -11,15 +11,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{Busy, Outbox, Request};
+use super::{Busy, Outbox, Request, Secret};
 use crate::message::{Close, Closer, Message, SessionId};
 use crate::wire::polls;
 
 /// Bytes that one poll fetches, at most, unless one message alone is longer.
 const BATCH: usize = 256 << 10;
-
-/// What tells the client from others that know its session's id.
-pub type Secret = [u8; 16];
 
 /// What the client's requests and its session share.
 pub struct Mailbox {
@@ -85,10 +82,10 @@ impl Mailbox {
     /// Reads a token.
     pub fn parse(token: &str) -> Option<(SessionId, Secret)> {
         let (session, hex) = token.split_once('.')?;
-        if hex.len() != 32 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let mut secret = Secret::default();
+        if hex.len() != 2 * secret.len() || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        let mut secret = Secret::default();
         for (index, byte) in secret.iter_mut().enumerate() {
             *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
         }
@@ -207,9 +204,9 @@ mod tests {
     #[test]
     fn a_token_is_read_back_and_nothing_else_is() {
         let id = SessionId { node: 1, number: 2 };
-        let mailbox = Mailbox::new(id, [0xa5; 16], Instant::now());
-        assert_eq!(Mailbox::parse(mailbox.token()), Some((id, [0xa5; 16])));
-        assert!(mailbox.is_secret(&[0xa5; 16]) && !mailbox.is_secret(&[0xa4; 16]));
+        let mailbox = Mailbox::new(id, [0xa5; 24], Instant::now());
+        assert_eq!(Mailbox::parse(mailbox.token()), Some((id, [0xa5; 24])));
+        assert!(mailbox.is_secret(&[0xa5; 24]) && !mailbox.is_secret(&[0xa4; 24]));
         let short = &mailbox.token()[..mailbox.token().len() - 1];
         for bad in ["", ".", &id.to_string(), short, &format!("{short}g"), &format!("{short}\u{e9}")] {
             assert_eq!(Mailbox::parse(bad), None, "{bad}");

@@ -10,6 +10,7 @@ mod offers;
 mod packer;
 mod queue;
 mod requests;
+pub mod secret;
 mod slow;
 
 use std::io::{self, IoSlice};
@@ -20,12 +21,13 @@ use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 
 pub use self::line::{Line, Stream};
-pub use self::mailbox::{Answer, Ask, Mailbox, Secret};
+pub use self::mailbox::{Answer, Ask, Mailbox};
 pub use self::offers::Offer;
 use self::offers::Offers;
 pub use self::packer::Packer;
 use self::queue::{Queue, Waiting};
 pub use self::requests::{Busy, Request};
+pub use self::secret::Secret;
 use self::slow::Missed;
 pub use self::slow::{Piece, SlowCounters};
 use crate::config::Overflow;

@@ -92,6 +92,11 @@ impl Keys {
         channel.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(":probe:"))
     }
 
+    /// The key that the nodes share.
+    pub fn seal(&self) -> String {
+        format!("{}:seal", self.prefix)
+    }
+
     /// The nodes, and what they say of themselves.
     pub fn nodes(&self) -> String {
         format!("{}:nodes", self.prefix)

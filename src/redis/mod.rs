@@ -15,6 +15,7 @@ mod listening;
 mod nodes;
 mod probe;
 mod routing;
+mod seal;
 mod servers;
 mod slots;
 mod subscriptions;
@@ -38,6 +39,7 @@ use tokio::time::Instant;
 pub use self::commands::{Fault, Script};
 pub use self::keys::Keys;
 pub use self::nodes::{Node, NodeStatus, prefer};
+pub use self::seal::{Mark, Seal};
 
 use self::backoff::Backoff;
 use self::health::Health;
@@ -80,6 +82,8 @@ pub struct Redis {
     health: Health,
     servers: Servers,
     leaving: AtomicBool,
+    /// By what nodes know each other's tokens.
+    pub seal: Seal,
     random: Random,
 }
 
@@ -94,6 +98,7 @@ impl Redis {
             keys: Keys::new(&config.prefix),
             servers: Servers::new(&config)?,
             leaving: AtomicBool::new(false),
+            seal: Seal::new(&random)?,
             links: RwLock::new(Links::none(nobody)),
             topology: Mutex::default(),
             strangers: Mutex::default(),
@@ -118,6 +123,7 @@ impl Redis {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().keep_links(intake));
         tasks.spawn(self.clone().keep_saying(status));
+        tasks.spawn(self.clone().keep_key());
         Running(tasks)
     }
 

@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use crate::support::client::Client;
-use crate::support::guests::relay;
+use crate::support::guests::{RELAY_MAY, relay};
 use crate::support::http::ask;
 use crate::support::nodes::{config, ready, say};
 use crate::support::redis::{Server, is_installed};
@@ -34,16 +34,10 @@ path = "/small"
 plugins = ["echo"]
 transports = ["long-poll"]
 limits = { outbox = "16KiB" }
-
-[plugin.relay.grants]
-publish = ["*"]
-subscribe = ["*"]
-users = true
-sessions = true
 "#;
 
 async fn gateway() -> Gateway {
-    Gateway::start_with(CONFIG, &[("relay", relay())]).await
+    Gateway::start_with(&format!("{CONFIG}{RELAY_MAY}"), &[("relay", relay())]).await
 }
 
 #[tokio::test]
@@ -186,4 +180,63 @@ async fn any_node_takes_the_requests_of_any_session() {
     polls.say(on_b, "join log:x").await;
     assert!(polls.text(on_b).await.starts_with("recovered log:x "));
     assert_eq!(polls.text(on_b).await, "log:x 22 after");
+}
+
+/// Requests with a token that somebody made up are not asked about at other nodes, but for a few a second.
+#[tokio::test]
+async fn tokens_that_are_made_up_cost_other_nodes_nothing() {
+    if !is_installed("tokens that are made up") {
+        return;
+    }
+    const FORGED: usize = 500;
+    let server = Server::start().await;
+    let config = config(&server.url(), "")
+        .replace("path = \"/refuse\"", "path = \"/refuse\"\ntransports = [\"websocket\", \"sse\", \"long-poll\"]");
+    let (a, b) = (
+        Gateway::start_with(&config, &[("relay", relay())]).await,
+        Gateway::start_with(&config, &[("relay", relay())]).await,
+    );
+    ready(&a).await;
+    ready(&b).await;
+    let (on_a, on_b) = (a.address(), b.address());
+    let mut polls = Polls::open(on_a, "/refuse?user=ann", &[]).await;
+    polls.text(on_b).await;
+    // The session and its node are real; of the secret the attacker has all but one digit.
+    let last = if polls.token.ends_with('0') { '1' } else { '0' };
+    let forged = format!("{}{last}", &polls.token[..polls.token.len() - 1]);
+    let started = std::time::Instant::now();
+    let mut statuses = Vec::new();
+    for _ in 0..FORGED {
+        statuses.push(post(on_b, "/refuse", &forged, "x").await.status);
+    }
+    let most = 21 + 20 * started.elapsed().as_millis() as usize / 1_000;
+    let asked = statuses.iter().filter(|status| **status == 404).count();
+    assert!((20..=most).contains(&asked), "{asked} of {FORGED} were asked about, {most} may be");
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), FORGED - asked);
+    let counted = |result: &'static str| {
+        let gateway = &b;
+        async move { gateway.metric("tidegate_unproven_tokens_total", &format!("result=\"{result}\"")).await as usize }
+    };
+    assert_eq!((counted("asked").await, counted("refused").await), (asked, FORGED - asked));
+    // Whoever has a token of their own does not notice, also where the node is one that came later.
+    let c = Gateway::start_with(&config, &[("relay", relay())]).await;
+    ready(&c).await;
+    for node in [on_b, c.address(), on_a] {
+        polls.say(node, "say log:x hello").await;
+        assert_eq!(polls.text(node).await, "ok hello");
+    }
+    assert_eq!(counted("asked").await, asked, "an honest token has to be asked about");
+    assert_eq!(c.metric("tidegate_unproven_tokens_total", "").await, 0.0);
+
+    // A Redis that has lost everything is told the key again by those who know it, and a new node knows the same tokens.
+    server.ask(&["FLUSHALL"]).await;
+    until("the key is back", || async {
+        (server.ask(&["EXISTS", "tidegate:seal"]).await == redis::Value::Int(1)).then_some(())
+    })
+    .await;
+    let d = Gateway::start_with(&config, &[("relay", relay())]).await;
+    ready(&d).await;
+    polls.say(d.address(), "say log:x again").await;
+    assert_eq!(polls.text(d.address()).await, "ok again");
+    assert_eq!(d.metric("tidegate_unproven_tokens_total", "").await, 0.0);
 }

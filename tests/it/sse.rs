@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use crate::support::client::Client;
-use crate::support::guests::relay;
+use crate::support::guests::{RELAY_MAY, relay};
 use crate::support::http::ask;
 use crate::support::nodes::say;
 use crate::support::requests::{Events, post};
@@ -44,16 +44,10 @@ path = "/open"
 plugins = ["echo"]
 transports = ["sse"]
 origins = ["*"]
-
-[plugin.relay.grants]
-publish = ["*"]
-subscribe = ["*"]
-users = true
-sessions = true
 "#;
 
 async fn gateway() -> Gateway {
-    Gateway::start_with(CONFIG, &[("relay", relay())]).await
+    Gateway::start_with(&format!("{CONFIG}{RELAY_MAY}"), &[("relay", relay())]).await
 }
 
 #[tokio::test]

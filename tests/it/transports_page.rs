@@ -5,7 +5,7 @@ use fantoccini::Client as Browser;
 use serde_json::{Value, json};
 
 use crate::support::browser::with_browser;
-use crate::support::guests::relay;
+use crate::support::guests::{RELAY_MAY, relay};
 use crate::support::tls::{Authority, Tls};
 use crate::support::{Gateway, until};
 
@@ -23,10 +23,6 @@ name = "relay"
 path = "/relay"
 plugins = ["relay"]
 transports = ["websocket", "sse"]
-
-[plugin.relay.grants]
-publish = ["*"]
-subscribe = ["*"]
 "#;
 
 /// Begins a socket and an event stream, and keeps what they hear.
@@ -58,7 +54,7 @@ async fn shows(browser: &Browser, what: &str, script: &str) {
 #[tokio::test]
 async fn a_browser_has_all_of_it_on_one_connection() {
     let authority = Authority::new();
-    let directory = Gateway::prepare(CONFIG, &[("relay", relay())]);
+    let directory = Gateway::prepare(&format!("{CONFIG}{RELAY_MAY}"), &[("relay", relay())]);
     authority.sign(&["localhost"]).write(directory.path(), "first");
     let gateway = Gateway::run(directory).await;
     let url = format!("https://localhost:{}/relay", gateway.address().port());

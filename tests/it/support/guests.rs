@@ -35,6 +35,15 @@ pub(crate) fn relay() -> Vec<u8> {
     std::fs::read(test_guest("relay")).unwrap()
 }
 
+/// What that one asks for.
+pub(crate) const RELAY_MAY: &str = r#"
+[plugin.relay.grants]
+publish = ["*"]
+subscribe = ["*"]
+users = true
+sessions = true
+"#;
+
 /// The plugin that answers plain HTTP requests.
 pub(crate) fn http() -> Vec<u8> {
     std::fs::read(test_guest("http")).unwrap()

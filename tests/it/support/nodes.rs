@@ -1,7 +1,7 @@
 //! Gateways that share a Redis, with a guest that accounts for every message.
 
 use super::client::Client;
-use super::guests::relay;
+use super::guests::{RELAY_MAY, relay};
 use super::redis::Server;
 use super::{Gateway, until};
 
@@ -24,12 +24,6 @@ history = { size = 3, ttl = "1h" }
 [[topic]]
 pattern = "seen:*"
 presence = true
-
-[plugin.relay.grants]
-publish = ["*"]
-subscribe = ["*"]
-users = true
-sessions = true
 
 "#;
 
@@ -56,7 +50,7 @@ redis_gone = "queue"
 
 /// A configuration on this server; `more` goes into the table of Redis.
 pub(crate) fn config(url: &str, more: &str) -> String {
-    format!("[redis]\nurl = {url:?}\n{more}\n{CONFIG}{ROUTES}")
+    format!("[redis]\nurl = {url:?}\n{more}\n{CONFIG}{RELAY_MAY}{ROUTES}")
 }
 
 /// A gateway on this server, which hears itself.
