@@ -1,22 +1,19 @@
 //! permessage-deflate (RFC 7692) frame by frame: what is agreed on, what may be sent, who shares what.
 
-use tokio::net::TcpStream;
-use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
+use zlib_rs::{Deflate, DeflateFlush};
 
-use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame, handshake};
+use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame};
+use crate::support::deflate::{ALONE, COMPRESSED, Deflated, extensions, offered};
 use crate::support::guests::{built, hooks};
 use crate::support::{Gateway, until};
 
-/// First bytes of frames that are compressed: whole, and the beginning of one.
-const COMPRESSED: u8 = 0xc1;
+/// The first byte of the beginning of a compressed message.
 const COMPRESSED_BEGIN: u8 = 0x41;
 const LAST: u8 = 0x80;
 
 /// "Hello" (RFC 7692 section 7.2.3.1), and the same once more after it (7.2.3.2).
 const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 const AGAIN: [u8; 5] = [0xf2, 0x00, 0x11, 0x00, 0x00];
-
-const ALONE: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 const ECHO: &str = r#"
 [[route]]
@@ -41,55 +38,6 @@ name = "plain"
 path = "/plain"
 plugins = ["echo"]
 "#;
-
-/// A client by hand that has offered compression.
-struct Deflated {
-    raw: Raw,
-    inflate: Inflate,
-    /// Whether messages refer to those before them.
-    takeover: bool,
-}
-
-impl Deflated {
-    async fn connect(gateway: &Gateway, path: &str, offer: &str, agreed: &str) -> Self {
-        let (raw, head) = offered(gateway, path, offer).await;
-        assert_eq!(extensions(&head), agreed, "{offer}");
-        let takeover = !agreed.contains("server_no_context_takeover");
-        Self { raw, inflate: Inflate::new(false, 15), takeover }
-    }
-
-    /// The next message, and whether it was compressed.
-    async fn next(&mut self) -> (String, bool) {
-        let (first, payload) = self.raw.frame().await.expect("a message");
-        assert!(matches!(first, TEXT | COMPRESSED), "{first:x} {payload:x?}");
-        if first == TEXT {
-            return (String::from_utf8(payload).unwrap(), false);
-        }
-        if !self.takeover {
-            self.inflate.reset(false);
-        }
-        let mut text = vec![0; 4 << 20];
-        let before = self.inflate.total_out();
-        let whole = [&payload[..], &[0, 0, 0xff, 0xff]].concat();
-        self.inflate.decompress(&whole, &mut text, InflateFlush::SyncFlush).expect("it can be inflated");
-        text.truncate((self.inflate.total_out() - before) as usize);
-        (String::from_utf8(text).unwrap(), true)
-    }
-}
-
-async fn offered(gateway: &Gateway, path: &str, offer: &str) -> (Raw, String) {
-    let mut raw = Raw(TcpStream::connect(gateway.address()).await.unwrap());
-    let request = handshake(gateway.address(), path);
-    let offer = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
-    raw.send(request.replace("\r\n\r\n", &offer).as_bytes()).await;
-    let head = raw.head().await;
-    (raw, head)
-}
-
-fn extensions(head: &str) -> &str {
-    let of = |line: &'_ str| line.to_ascii_lowercase().starts_with("sec-websocket-extensions: ");
-    head.lines().find(|line| of(line)).map_or("", |line| &line["sec-websocket-extensions: ".len()..])
-}
 
 /// A message's payload, compressed by itself.
 fn deflated(message: &[u8]) -> Vec<u8> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::Gateway;
 use crate::support::browser::{Page, with_browser};
+use crate::support::deflate::ALONE;
 use crate::support::peers::Peer;
 
 const CONFIG: &str = r#"
@@ -33,8 +34,6 @@ limits = { message = "1MiB" }
 path = "/"
 directory = "pages"
 "#;
-
-const ALONE: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 /// Route, the peer's options, and what must be agreed on.
 type Case = (&'static str, &'static str, &'static str);

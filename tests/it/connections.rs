@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
 
-use crate::support::client::{Client, Raw, handshake, request};
-use crate::support::{Gateway, until};
+use crate::support::client::{Client, Raw, TEXT, exchange, frame, handshake, request};
+use crate::support::http2::Connection;
+use crate::support::{Gateway, PATIENCE, until};
 
 const ECHO: &str = r#"
 [[route]]
@@ -20,7 +22,7 @@ plugins = ["echo"]
 async fn shake(address: SocketAddr, path: &str) -> Option<(u16, Option<u64>, Raw)> {
     let mut raw = Raw(TcpStream::connect(address).await.unwrap());
     raw.send(handshake(address, path).as_bytes()).await;
-    let head = raw.head().await.to_lowercase();
+    let head = raw.try_head().await?.to_lowercase();
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let retry = head.lines().find_map(|line| line.strip_prefix("retry-after: ")?.parse().ok());
     Some((status, retry, raw))
@@ -65,6 +67,125 @@ async fn until_over(raw: &mut Raw) -> bool {
 }
 
 #[tokio::test]
+async fn whom_the_proxy_protocol_names_has_so_many_connections() {
+    let proxy = "[proxy]\nprotocol = true\ntrusted = [\"127.0.0.1\"]\n[connections]\nper_address = 2\n";
+    let gateway = Gateway::start(&format!("{proxy}{ECHO}")).await;
+    let address = gateway.address();
+    let come = |from: &'static str| async move {
+        let mut raw = Raw(TcpStream::connect(address).await.unwrap());
+        raw.send(format!("PROXY TCP4 {from} 10.0.0.1 4711 443\r\n").as_bytes()).await;
+        raw.send(handshake(address, "/echo").as_bytes()).await;
+        let head = raw.head().await;
+        (head.split(' ').nth(1).unwrap().to_owned(), raw)
+    };
+    let (first, held) = come("192.0.2.9").await;
+    let (second, _also_held) = come("192.0.2.9").await;
+    assert_eq!((first.as_str(), second.as_str()), ("101", "101"));
+    assert_eq!(come("192.0.2.9").await.0, "503");
+    assert_eq!(refused(&gateway, "address").await, 1.0);
+    let (other, _held_too) = come("192.0.2.10").await;
+    assert_eq!(other, "101", "all of them come by way of one address, which is the proxy's");
+    assert_eq!(gateway.metric("tidegate_client_addresses", "").await, 2.0);
+    drop(held);
+    until("a place", || async { (come("192.0.2.9").await.0 == "101").then_some(()) }).await;
+}
+
+/// Behind a proxy that names clients in a header, requests are counted and not the proxy's connections.
+const FORWARDED: &str = "[proxy]\ntrusted = [\"127.0.0.1\"]\n[connections]\nper_address = 2\n";
+
+#[tokio::test]
+async fn whom_a_header_names_has_so_many_sessions() {
+    let gateway = Gateway::start(&format!("{FORWARDED}{ECHO}")).await;
+    let url = gateway.ws_url("/echo");
+    let url = &url;
+    let come = |from: &'static str| async move { Client::try_connect(url, &[("x-forwarded-for", from)]).await };
+    let first = come("192.0.2.9").await.unwrap();
+    let mut second = come("192.0.2.9").await.unwrap();
+    assert_eq!(come("192.0.2.9").await.err(), Some(503));
+    assert_eq!(
+        come("10.9.9.9, 192.0.2.9").await.err(),
+        Some(503),
+        "what the client itself has written counts for nothing"
+    );
+    assert_eq!(refused(&gateway, "address").await, 2.0);
+    let mut other = come("192.0.2.10").await.unwrap();
+    assert_eq!(other.ask("in").await, "in");
+    first.close().await;
+    let mut next = until("a place", || async { come("192.0.2.9").await.ok() }).await;
+    assert_eq!((next.ask("in").await, second.ask("unhurt").await), ("in".to_owned(), "unhurt".to_owned()));
+}
+
+#[tokio::test]
+async fn whom_a_header_names_has_so_many_sessions_on_one_connection_of_http2() {
+    let gateway = Gateway::start(&format!("{FORWARDED}[http2]\nmode = \"clear-text\"\n{ECHO}")).await;
+    let mut connection = Connection::clear(gateway.address()).await;
+    let version = ("sec-websocket-version", "13");
+    let mut sessions = Vec::new();
+    for (from, status) in [("192.0.2.9", 200), ("192.0.2.9", 200), ("192.0.2.9", 503), ("192.0.2.10", 200)] {
+        let response = connection.connect("/echo", &[version, ("x-forwarded-for", from)]).await;
+        assert_eq!(response.status(), status, "{from}");
+        assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+        sessions.push(response);
+    }
+    assert_eq!(refused(&gateway, "address").await, 1.0);
+    assert_eq!(gateway.metric("tidegate_connections", "public").await, 1.0);
+    // A stream that ends is a place, though the connection stays.
+    sessions.remove(0);
+    until("two sessions", || async { (gateway.metric("tidegate_sessions", "echo").await == 2.0).then_some(()) }).await;
+    let response = connection.connect("/echo", &[version, ("x-forwarded-for", "192.0.2.9")]).await;
+    assert_eq!(response.status(), 200);
+}
+
+/// Without a header a connection of HTTP/2 is one connection of its address, however many sessions are on it.
+#[tokio::test]
+async fn an_address_has_so_many_connections_of_http2() {
+    let limits = "[connections]\nper_address = 1\n[http2]\nmode = \"clear-text\"\n";
+    let gateway = Gateway::start(&format!("{limits}{ECHO}")).await;
+    let mut connection = Connection::clear(gateway.address()).await;
+    let mut sockets = [connection.websocket("/echo").await, connection.websocket("/echo").await];
+    let (status, _, _) = shake(gateway.address(), "/echo").await.unwrap();
+    assert_eq!(status, 503);
+    assert_eq!(refused(&gateway, "address").await, 1.0);
+    for socket in &mut sockets {
+        assert_eq!(exchange(socket, "unhurt").await, "unhurt");
+    }
+}
+
+/// The kernel gives up a client to whom nothing can be sent any more, where no heartbeat would find out.
+#[tokio::test]
+async fn who_takes_nothing_for_too_long_has_vanished() {
+    let config = r#"
+[connections]
+unacknowledged_timeout = "1s"
+
+[[route]]
+name = "echo"
+path = "/echo"
+plugins = ["echo"]
+slow_consumer = "drop-newest"
+heartbeat = { interval = "10m", timeout = "10m" }
+limits = { outbox = "64KiB" }
+"#;
+    let gateway = Gateway::start(config).await;
+    let mut other = Client::connect(&gateway.ws_url("/echo")).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let stream = socket.connect(gateway.address()).await.unwrap();
+    let mut gone = Raw::begin(stream, &handshake(gateway.address(), "/echo")).await;
+    // Answers that it never reads, until the gateway reads no more of it either.
+    let message = frame(TEXT, &[b'x'; 32 << 10]);
+    let sending = async { while gone.0.write_all(&message).await.is_ok() {} };
+    timeout(PATIENCE, sending).await.expect("the connection stays, and nothing moves on it");
+    until("the end of the session", || async {
+        (gateway.metric("tidegate_sessions", "echo").await == 1.0).then_some(())
+    })
+    .await;
+    // Nobody was told anything: it was the network's end, and the timeout is no limit of how long somebody may be idle.
+    assert_eq!(gateway.metric("tidegate_closes_total", "by=\"network\"").await, 1.0);
+    assert_eq!(other.ask("unhurt").await, "unhurt");
+}
+
+#[tokio::test]
 async fn an_address_connects_only_so_often_unless_it_is_exempt() {
     let limits = "[connections]\nrate = 1\nburst = 3\n";
     let gateway = Gateway::start(&format!("{limits}{ECHO}")).await;
@@ -92,17 +213,34 @@ async fn an_address_connects_only_so_often_unless_it_is_exempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_reconnects_is_paced_and_all_come_back() {
-    const CLIENTS: usize = 600;
-    let config = format!("[connections]\ntotal_rate = 200\ntotal_burst = 200\n{ECHO}");
+    reconnect(600, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: ten thousand clients; cargo xtask test --soak"]
+async fn ten_thousand_reconnects_are_paced_and_all_come_back() {
+    reconnect(9_500, 500).await;
+}
+
+/// So many clients at once, with so many new connections a second.
+async fn reconnect(count: usize, rate: u32) {
+    let config = format!(
+        "max_connections = 10000\n[connections]\ntotal_rate = {rate}\ntotal_burst = {rate}\n{ECHO}\
+         limits = {{ sessions = 10000 }}\n"
+    );
     let gateway = Gateway::start(&config).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     let address = gateway.address();
-    let clients = (0..CLIENTS).map(|_| {
+    let clients = (0..count).map(|_| {
         tokio::spawn(async move {
             let mut times = 0;
             loop {
-                let (status, retry, raw) = shake(address, "/echo").await.expect("an answer");
                 times += 1;
+                let Some((status, retry, raw)) = shake(address, "/echo").await else {
+                    // More were refused at this moment than are told so.
+                    sleep(Duration::from_secs(2)).await;
+                    continue;
+                };
                 if status == 101 {
                     return (raw, times);
                 }
@@ -118,7 +256,7 @@ async fn a_burst_of_reconnects_is_paced_and_all_come_back() {
         assert_eq!(other.ask("meanwhile").await, "meanwhile");
         back.push(tokio::time::timeout(Duration::from_secs(60), client).await.expect("all come back").unwrap());
     }
-    assert_eq!(gateway.metric("tidegate_sessions", "echo").await, (CLIENTS + 1) as f64);
+    assert_eq!(gateway.metric("tidegate_sessions", "echo").await, (count + 1) as f64);
     let again = back.iter().filter(|(_, times)| *times > 1).count();
     assert!(again > 0 && refused(&gateway, "rate").await >= again as f64, "{again} had to come again");
     let most = back.iter().map(|(_, times)| *times).max().unwrap();
@@ -200,7 +338,16 @@ async fn a_request_has_the_size_that_is_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_and_goes_leaves_nothing_behind() {
-    const ROUNDS: usize = 100;
+    come_and_go(100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: tens of thousands of connections; cargo xtask test --soak"]
+async fn who_comes_and_goes_for_long_leaves_nothing_behind() {
+    come_and_go(600).await;
+}
+
+async fn come_and_go(most: usize) {
     const AT_ONCE: usize = 40;
     let gateway = Gateway::start(&format!("[connections]\nper_address = 1000\n{ECHO}")).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
@@ -232,15 +379,15 @@ async fn who_comes_and_goes_leaves_nothing_behind() {
         .await;
     };
     // The first ones fill caches and pools.
-    churn(ROUNDS / 4).await;
+    churn(25).await;
     at_base().await;
     let (files, memory) = (gateway.files(), gateway.resident());
-    churn(ROUNDS).await;
+    churn(most).await;
     at_base().await;
     assert_eq!(other.ask("still").await, "still");
     // The admin connection that asks is one of them, or is not.
     assert!(gateway.files().abs_diff(files) <= 4, "from {files} to {} descriptors", gateway.files());
     let grown = gateway.resident().saturating_sub(memory);
-    assert!(grown < 8 << 20, "{grown} bytes more after {} connections", ROUNDS * AT_ONCE);
+    assert!(grown < 8 << 20, "{grown} bytes more after {} connections", most * AT_ONCE);
     assert_eq!(gateway.metric("tidegate_client_addresses", "").await, 1.0);
 }

@@ -1,7 +1,8 @@
 //! What RFC 6455 says of frames, byte by byte: what breaks the rules ends with the right code, and hurts nobody else.
 
-use crate::support::Gateway;
 use crate::support::client::{CLOSE, Client, PING, PONG, Raw, TEXT, frame, read_frame};
+use crate::support::peers::websocat;
+use crate::support::{Gateway, until};
 
 const CONFIG: &str = r#"
 [[route]]
@@ -246,11 +247,22 @@ async fn floods_of_control_frames_are_ended_and_cost_others_nothing() {
 
 #[tokio::test]
 async fn what_is_only_announced_takes_no_memory() {
-    let gateway = Gateway::start(&CONFIG.replace("64KiB", "16MiB")).await;
+    announced(500).await;
+}
+
+#[tokio::test]
+#[ignore = "soak: as many connections as descriptors allow; cargo xtask test --soak"]
+async fn what_thousands_only_announce_takes_no_memory() {
+    announced(9_000).await;
+}
+
+async fn announced(count: usize) {
+    let config = CONFIG.replace("message = \"64KiB\"", "message = \"16MiB\", sessions = 10000");
+    let gateway = Gateway::start(&format!("max_connections = 10000\n{config}")).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     let before = gateway.resident();
     let mut announcing = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..count {
         let mut raw = Raw::connect(gateway.address(), "/echo").await;
         let mut begin = header(TEXT, 16 << 20);
         begin.extend([b'x'; 100]);
@@ -259,6 +271,19 @@ async fn what_is_only_announced_takes_no_memory() {
     }
     assert_eq!(other.ask("still").await, "still");
     let grown = gateway.resident().saturating_sub(before);
-    assert!(grown < 32 << 20, "{grown} bytes for 8 GB that were announced");
-    assert_eq!(gateway.metric("tidegate_sessions", "").await, 501.0);
+    assert!(grown < (28 << 20) + count * (8 << 10), "{grown} bytes for {} GB that were announced", count >> 6);
+    assert_eq!(gateway.metric("tidegate_sessions", "").await, (count + 1) as f64);
+}
+
+#[tokio::test]
+async fn websocat_hears_what_it_has_said() {
+    let gateway = Gateway::start(CONFIG).await;
+    let lines: Vec<_> = (0..200).map(|number| format!("{number} \u{2603} {}", "tide ".repeat(number))).collect();
+    let url = gateway.ws_url("/echo");
+    let Some(heard) = websocat("websocat_hears_what_it_has_said", &url, &lines).await else { return };
+    assert_eq!(heard, lines);
+    until("its goodbye", || async {
+        (gateway.metric("tidegate_closes_total", "by=\"client\"").await == 1.0).then_some(())
+    })
+    .await;
 }

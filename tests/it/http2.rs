@@ -1,24 +1,17 @@
 //! HTTP/2: sessions as streams of one connection (RFC 8441), and what a hostile client may not do with it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper::ext::Protocol;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use http_body_util::BodyExt;
+use hyper::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::support::client::{Client, Raw};
+use crate::support::client::{Client, Raw, exchange, next};
+use crate::support::http2::Connection;
 use crate::support::tls::{Authority, TLS13, Tls};
 use crate::support::{Gateway, PATIENCE, until};
 
@@ -35,71 +28,6 @@ plugins = ["echo"]
 transports = ["websocket", "sse"]
 "#;
 const CLEAR: &str = "[http2]\nmode = \"clear-text\"\n";
-
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
-
-/// A connection of HTTP/2.
-struct Connection {
-    send: SendRequest<Empty<Bytes>>,
-    driver: JoinHandle<hyper::Result<()>>,
-}
-
-impl Connection {
-    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let shaken = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await;
-        let (send, connection) = shaken.unwrap();
-        let mut connection = Self { send, driver: tokio::spawn(connection) };
-        // The gateway's settings have arrived with the first answer: they allow an extended CONNECT.
-        assert_eq!(connection.ask(Request::get("https://localhost/nothing")).await.status(), 404);
-        connection
-    }
-
-    async fn clear(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
-    }
-
-    async fn ask(&mut self, request: hyper::http::request::Builder) -> Response<Incoming> {
-        let request = request.body(Empty::new()).unwrap();
-        timeout(PATIENCE, self.send.send_request(request)).await.expect("no answer").unwrap()
-    }
-
-    /// Asks for a WebSocket, with more headers.
-    async fn connect(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
-        let mut request = Request::builder()
-            .method(Method::CONNECT)
-            .uri(format!("https://localhost{path}"))
-            .extension(Protocol::from_static("websocket"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.ask(request).await
-    }
-
-    async fn websocket(&mut self, path: &str) -> Socket {
-        let response = self.connect(path, &[("sec-websocket-version", "13")]).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        let upgraded = hyper::upgrade::on(response).await.unwrap();
-        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await
-    }
-}
-
-async fn next(socket: &mut Socket) -> Option<Message> {
-    loop {
-        match timeout(PATIENCE, socket.next()).await.expect("nothing comes") {
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(message)) => return Some(message),
-            Some(Err(_)) | None => return None,
-        }
-    }
-}
-
-async fn ask(socket: &mut Socket, text: &str) -> String {
-    socket.send(Message::text(text)).await.unwrap();
-    match next(socket).await {
-        Some(Message::Text(text)) => text.as_str().to_owned(),
-        other => panic!("a text was expected, not {other:?}"),
-    }
-}
 
 async fn over_tls(config: &str) -> (Gateway, Tls) {
     let authority = Authority::new();
@@ -121,10 +49,10 @@ async fn sessions_share_a_connection() {
     }
     for (number, socket) in sockets.iter_mut().enumerate() {
         let text = format!("socket {number}");
-        assert_eq!(ask(socket, &text).await, text);
+        assert_eq!(exchange(socket, &text).await, text);
     }
     let long = "tide ".repeat(12_000);
-    assert_eq!(ask(&mut sockets[0], &long).await, long);
+    assert_eq!(exchange(&mut sockets[0], &long).await, long);
     assert_eq!(gateway.metric("tidegate_connections", "listener=\"public\"").await, 1.0);
     assert_eq!(gateway.metric("tidegate_http2_connections", "").await, 1.0);
     assert_eq!(gateway.metric("tidegate_sessions", "echo").await, 5.0);
@@ -138,7 +66,7 @@ async fn sessions_share_a_connection() {
     drop(sockets.remove(0));
     until("two are gone", || async { (gateway.metric("tidegate_sessions", "echo").await == 3.0).then_some(()) }).await;
     for socket in &mut sockets {
-        assert_eq!(ask(socket, "still here").await, "still here");
+        assert_eq!(exchange(socket, "still here").await, "still here");
     }
     drop(sockets);
     drop(connection);
@@ -184,7 +112,7 @@ async fn what_is_asked_for_wrongly_is_refused() {
     }
     assert_eq!(connection.ask(many).await.status(), 431);
     let mut socket = connection.websocket("/echo").await;
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
     // HTTP/1.1 is spoken on the same address.
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
     assert_eq!(other.ask("tide").await, "tide");
@@ -231,7 +159,7 @@ async fn a_client_that_does_not_read_one_stream_reads_the_others() {
     }
     for number in 0..50 {
         let text = format!("question {number}");
-        assert_eq!(ask(&mut other, &text).await, text);
+        assert_eq!(exchange(&mut other, &text).await, text);
     }
     stalled.abort();
 }
@@ -264,7 +192,7 @@ async fn streams_that_are_opened_and_reset_end_the_connection() {
     // GOAWAY with ENHANCE_YOUR_CALM, unless the gateway's reset has overtaken it.
     let calm = came.windows(4).any(|window| window == 11u32.to_be_bytes());
     assert!(calm || came.len() < 4_000, "{} bytes", came.len());
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
 }
 
 #[tokio::test]
@@ -297,7 +225,7 @@ async fn a_connection_without_sessions_is_told_to_go() {
     let mut used = Connection::clear(gateway.address()).await;
     let mut socket = used.websocket("/echo").await;
     timeout(PATIENCE, &mut idle.driver).await.expect("it goes on").unwrap().unwrap();
-    assert_eq!(ask(&mut socket, "tide").await, "tide", "who has a session stays");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide", "who has a session stays");
 }
 
 #[tokio::test]
@@ -306,7 +234,7 @@ async fn the_drain_says_goodbye_on_every_stream() {
     let mut connection = Connection::clear(gateway.address()).await;
     let mut sockets = [connection.websocket("/echo").await, connection.websocket("/echo").await];
     for socket in &mut sockets {
-        assert_eq!(ask(socket, "tide").await, "tide");
+        assert_eq!(exchange(socket, "tide").await, "tide");
     }
     gateway.terminate();
     for socket in &mut sockets {

@@ -3,128 +3,11 @@
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use crate::support::client::{CLOSE, Client, PING, Raw, TEXT, frame, handshake};
+use crate::support::client::{CLOSE, Client, PING, Raw, TEXT, frame};
+use crate::support::slow::{BATCH, Scene, config, number_of};
 use crate::support::{Gateway, until};
-
-const SIZE: usize = 16 << 10;
-/// Messages between two looks at the healthy subscriber: together they are smaller than an outbox.
-pub(crate) const BATCH: usize = 8;
-
-pub(crate) fn config(policy: &str) -> String {
-    format!(
-        r#"
-[[route]]
-name = "sub"
-path = "/sub"
-plugins = ["fanout"]
-slow_consumer = "{policy}"
-heartbeat = {{ interval = "10m", timeout = "10m" }}
-limits = {{ outbox = "256KiB", control_rate = 100000000 }}
-
-[[route]]
-name = "watched"
-path = "/watched"
-plugins = ["echo"]
-heartbeat = {{ interval = "1s", timeout = "1s" }}
-limits = {{ outbox = "256KiB", control_rate = 100000000 }}
-
-[[route]]
-name = "pub"
-path = "/pub"
-plugins = ["fanout"]
-
-[plugin.fanout.grants]
-publish = ["fanout"]
-subscribe = ["fanout"]
-"#
-    )
-}
-
-pub(crate) struct Scene {
-    pub(crate) gateway: Gateway,
-    publisher: Client,
-    healthy: Client,
-    pub(crate) slow: Raw,
-    pub(crate) published: usize,
-}
-
-impl Scene {
-    async fn new(policy: &str) -> Self {
-        Self::with(&config(policy)).await
-    }
-
-    /// With a configuration of the test's own, made of `config`.
-    pub(crate) async fn with(config: &str) -> Self {
-        let gateway = Gateway::start(config).await;
-        let healthy = Client::connect(&gateway.ws_url("/sub")).await;
-        let publisher = Client::connect(&gateway.ws_url("/pub")).await;
-        // Little room in its own kernel, so that it is the gateway's that fills up.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 << 10).unwrap();
-        let stream = socket.connect(gateway.address()).await.unwrap();
-        let slow = Raw::begin(stream, &handshake(gateway.address(), "/sub")).await;
-        until("both subscriptions", || async {
-            (gateway.metric("tidegate_subscriptions", "").await == 2.0).then_some(())
-        })
-        .await;
-        Self { gateway, publisher, healthy, slow, published: 0 }
-    }
-
-    /// Publishes some messages and reads them as the healthy subscriber: all of them, in order.
-    pub(crate) async fn publish(&mut self) {
-        for number in self.published..self.published + BATCH {
-            self.publisher.send(&message(number)).await;
-        }
-        for number in self.published..self.published + BATCH {
-            assert_eq!(number_of(&self.healthy.text().await), number, "the healthy subscriber misses nothing");
-        }
-        self.published += BATCH;
-        assert!(self.published < 4096, "64 MiB later, the slow subscriber's outbox still has room");
-    }
-
-    pub(crate) async fn publish_until_dropped(&mut self, at_least: f64) -> f64 {
-        loop {
-            self.publish().await;
-            let dropped = self.gateway.metric("tidegate_outbox_dropped_total", "").await;
-            if dropped >= at_least {
-                return dropped;
-            }
-        }
-    }
-
-    /// How many were dropped, once all that was published has been handed out or dropped.
-    pub(crate) async fn dropped(&self) -> usize {
-        until("all deliveries", || async {
-            let delivered = self.gateway.metric("tidegate_deliveries_total", "").await;
-            (delivered as usize == 2 * self.published).then_some(())
-        })
-        .await;
-        self.gateway.metric("tidegate_outbox_dropped_total", "").await as usize
-    }
-
-    /// Reads as the slow subscriber, up to this message.
-    pub(crate) async fn read_to(&mut self, last: usize) -> Vec<usize> {
-        let mut read = Vec::new();
-        while read.last() != Some(&last) {
-            let (first, payload) = self.slow.frame().await.expect("the session has ended");
-            assert_eq!(first, TEXT);
-            read.push(number_of(std::str::from_utf8(&payload).unwrap()));
-        }
-        read
-    }
-}
-
-fn message(number: usize) -> String {
-    format!("{number:08}{}", "x".repeat(SIZE - 8))
-}
-
-pub(crate) fn number_of(text: &str) -> usize {
-    assert_eq!(text.len(), SIZE, "a frame is whole");
-    text[..8].parse().unwrap()
-}
 
 #[tokio::test]
 async fn disconnect_cuts_the_slow_one_while_others_get_everything() {
@@ -193,6 +76,19 @@ async fn flood(gateway: &Gateway, path: &str) -> Raw {
     panic!("the gateway took 130 MB of pings from a client that takes no pong");
 }
 
+/// A route on which pings are looked at, beside the others.
+fn watched() -> String {
+    let watched = r#"
+[[route]]
+name = "watched"
+path = "/watched"
+plugins = ["echo"]
+heartbeat = { interval = "1s", timeout = "1s" }
+limits = { outbox = "256KiB", control_rate = 100000000 }
+"#;
+    format!("{}{watched}", config("disconnect"))
+}
+
 #[tokio::test]
 async fn a_ping_flood_from_a_client_that_never_reads_takes_no_memory() {
     let gateway = Gateway::start(&config("disconnect")).await;
@@ -211,7 +107,7 @@ async fn a_ping_flood_from_a_client_that_never_reads_takes_no_memory() {
 
 #[tokio::test]
 async fn a_client_that_sends_on_and_never_reads_is_cut_by_the_heartbeat() {
-    let gateway = Gateway::start(&config("disconnect")).await;
+    let gateway = Gateway::start(&watched()).await;
     let flooding = flood(&gateway, "/watched").await;
     until("the heartbeat's end", || async {
         (gateway.metric("tidegate_heartbeat_timeouts_total", "").await == 1.0).then_some(())

@@ -1,13 +1,18 @@
-//! A thousand clients that do not read: what they cost, and what the others notice of them.
+//! Clients that do not read, one or a thousand: what they cost, and what the others notice of them.
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, Raw, TEXT};
+use crate::support::slow::fanout;
 use crate::support::{Gateway, PATIENCE, until};
 
 const READERS: usize = 1000;
@@ -19,29 +24,16 @@ const MESSAGES: usize = 96;
 const BESIDE: usize = 32 << 20;
 
 fn config(policy: &str) -> String {
-    format!(
+    let sub = format!(
         r#"
-[[topic]]
-pattern = "fanout"
-history = {{ size = 1000, ttl = "1h" }}
-
-[[route]]
-name = "sub"
-path = "/sub"
-plugins = ["fanout"]
 slow_consumer = "{policy}"
 heartbeat = {{ interval = "10m", timeout = "10m" }}
-limits = {{ outbox = "{OUTBOX}" }}
-
-[[route]]
-name = "pub"
-path = "/pub"
-plugins = ["fanout"]
-
-[plugin.fanout.grants]
-publish = ["fanout"]
-subscribe = ["fanout"]
+limits = {{ outbox = "{OUTBOX}", sessions = 15000 }}
 "#
+    );
+    format!(
+        "max_connections = 15000\n[[topic]]\npattern = \"fanout\"\nhistory = {{ size = 1000, ttl = \"1h\" }}\n{}",
+        fanout(&sub)
     )
 }
 
@@ -52,12 +44,12 @@ struct Stalled {
 
 impl Stalled {
     /// None where there is no Python, which is said.
-    async fn connect(gateway: &Gateway) -> Option<Self> {
+    async fn connect(gateway: &Gateway, count: usize) -> Option<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/stalled.py");
         let address = gateway.address();
         let mut command = Command::new("python3");
         command.arg(script).args([address.ip().to_string(), address.port().to_string(), "/sub".to_owned()]);
-        command.arg(READERS.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(count.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let Ok(mut process) = command.spawn() else {
             let _ = writeln!(std::io::stdout(), "SKIPPED slow_many: install python3");
             return None;
@@ -88,7 +80,7 @@ async fn scene(policy: &str) -> Option<(Gateway, Stalled, [Client; 2])> {
     let gateway = Gateway::start(&config(policy)).await;
     let mut healthy = Client::connect(&gateway.ws_url("/sub")).await;
     let mut publisher = Client::connect(&gateway.ws_url("/pub")).await;
-    let stalled = Stalled::connect(&gateway).await?;
+    let stalled = Stalled::connect(&gateway, READERS).await?;
     until("all subscriptions", || async {
         (gateway.metric("tidegate_subscriptions", "").await == READERS as f64 + 1.0).then_some(())
     })
@@ -133,4 +125,84 @@ async fn a_thousand_of_them_are_left_to_the_history() {
     let Some((gateway, _stalled, _others)) = scene("recover").await else { return };
     assert!(gateway.metric("tidegate_outbox_dropped_total", "recover").await > READERS as f64);
     assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+/// Reads so many messages, all of them in order, and says how long each took since it was published.
+async fn read(mut raw: Raw, published: Arc<Vec<OnceLock<Instant>>>, came: Arc<AtomicUsize>) -> (Raw, Vec<Duration>) {
+    let mut took = Vec::with_capacity(published.len());
+    for (number, at) in published.iter().enumerate() {
+        let (first, payload) = raw.frame().await.expect("somebody who reads was closed");
+        took.push(at.get().expect("it came before it was published").elapsed());
+        assert_eq!((first, payload.len(), &payload[..8]), (TEXT, SIZE, format!("{number:08}").as_bytes()));
+        came.fetch_add(1, Ordering::Relaxed);
+    }
+    (raw, took)
+}
+
+async fn one_stalled_among(readers: usize) {
+    /// Published before the others have all got what was published before: less than an outbox.
+    const AT_ONCE: usize = 8;
+    let gateway = Gateway::start(&config("disconnect")).await;
+    let mut publisher = Client::connect(&gateway.ws_url("/pub")).await;
+    let published: Arc<Vec<OnceLock<Instant>>> = Arc::new((0..2 * MESSAGES).map(|_| OnceLock::new()).collect());
+    let came = Arc::new(AtomicUsize::new(0));
+    let mut reading = JoinSet::new();
+    for _ in 0..readers {
+        let raw = Raw::connect(gateway.address(), "/sub").await;
+        reading.spawn(read(raw, published.clone(), came.clone()));
+    }
+    let subscribed = async |count: usize| {
+        until("all subscriptions", || async {
+            (gateway.metric("tidegate_subscriptions", "").await == count as f64).then_some(())
+        })
+        .await;
+    };
+    subscribed(readers).await;
+    let mut stalled = None;
+    for (number, at) in published.iter().enumerate() {
+        if number == MESSAGES {
+            let Some(one) = Stalled::connect(&gateway, 1).await else { return };
+            stalled = Some(one);
+            subscribed(readers + 1).await;
+        }
+        at.set(Instant::now()).unwrap();
+        publisher.send(&message(number)).await;
+        if number % AT_ONCE == AT_ONCE - 1 {
+            let all = (number + 1) * readers;
+            until("all readers", || async { (came.load(Ordering::Relaxed) == all).then_some(()) }).await;
+        }
+    }
+    let (mut before, mut beside) = (Vec::new(), Vec::new());
+    let mut still_here = Vec::new();
+    while let Some(read) = reading.join_next().await {
+        let (raw, took) = read.unwrap();
+        before.extend_from_slice(&took[..MESSAGES]);
+        beside.extend_from_slice(&took[MESSAGES..]);
+        still_here.push(raw);
+    }
+    // Told for those who look, and not asserted: it is the machine's time.
+    for (when, took) in [("before", &mut before), ("beside a stalled one", &mut beside)] {
+        took.sort_unstable();
+        println!("{readers} readers, {when}: p50 {:?}, p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
+    }
+    assert_eq!(stalled.unwrap().close_codes().await, "{\"1013\": 1}");
+    assert_eq!(gateway.metric("tidegate_slow_consumers_total", "").await, 1.0);
+    assert_eq!(
+        gateway.metric("tidegate_closes_total", "").await,
+        1.0,
+        "one was closed, and it was the one that stalled"
+    );
+    assert_eq!(gateway.metric("tidegate_outbox_dropped_total", "").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_subscriptions", "").await, still_here.len() as f64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_one_of_them_thousands_miss_nothing() {
+    one_stalled_among(2_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: ten thousand clients; cargo xtask test --soak"]
+async fn beside_one_of_them_ten_thousand_miss_nothing() {
+    one_stalled_among(10_000).await;
 }

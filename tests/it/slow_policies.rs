@@ -1,20 +1,34 @@
 //! Policies for slow clients that tell one publication from the other, and deliveries that are gathered.
 
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use crate::slow::{BATCH, Scene, config, number_of};
-use crate::support::client::{CLOSE, Client, Raw, TEXT};
-use crate::support::guests::hooks;
+use crate::support::client::{CLOSE, Client, Raw, TEXT, frame, handshake};
+use crate::support::guests::{RELAY_MAY, hooks, relay};
+use crate::support::nodes::say;
+use crate::support::redis::{Server, is_installed};
+use crate::support::slow::{BATCH, Scene, config, fanout, number_of, with_history};
 use crate::support::{Gateway, PATIENCE, until};
-
-fn with_history(policy: &str, size: usize) -> String {
-    format!("[[topic]]\npattern = \"fanout\"\nhistory = {{ size = {size}, ttl = \"1h\" }}\n{}", config(policy))
-}
 
 #[tokio::test]
 async fn keep_latest_keeps_what_a_client_must_know_at_the_end() {
-    let mut scene = Scene::with(&config("keep-latest")).await;
+    keep_latest(Scene::with(&config("keep-latest")).await).await;
+}
+
+#[tokio::test]
+async fn keep_latest_compresses_only_what_it_has_kept() {
+    keep_latest(Scene::compressed(&taking_over(&config("keep-latest")), true).await).await;
+}
+
+/// With compression that refers to what came before, so that a message which was compressed and then dropped would make nonsense
+/// of all that follow.
+fn taking_over(config: &str) -> String {
+    let compression = "path = \"/sub\"\ncompression = { context_takeover = true, threshold = 0 }";
+    config.replace("path = \"/sub\"", compression)
+}
+
+async fn keep_latest(mut scene: Scene) {
     scene.publish_until_dropped(32.0).await;
     let dropped = scene.dropped().await;
     let last = scene.published - 1;
@@ -31,17 +45,94 @@ async fn keep_latest_keeps_what_a_client_must_know_at_the_end() {
 }
 
 #[tokio::test]
+async fn keep_latest_keeps_one_of_each_key_that_a_plugin_gives() {
+    const CONFIG: &str = r#"
+[[route]]
+name = "relay"
+path = "/relay"
+plugins = ["relay"]
+slow_consumer = "keep-latest"
+heartbeat = { interval = "10m", timeout = "10m" }
+limits = { outbox = "256KiB" }
+"#;
+    let gateway = Gateway::start_with(&format!("{CONFIG}{RELAY_MAY}"), &[("relay", relay())]).await;
+    let address = gateway.address();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut slow = Raw::begin(socket.connect(address).await.unwrap(), &handshake(address, "/relay")).await;
+    slow.frame().await.expect("the session's id");
+    slow.send(&frame(TEXT, b"join prices")).await;
+    assert!(slow.frame().await.expect("an answer").1.starts_with(b"subscribed prices"));
+    let mut publisher = Client::connect(&gateway.ws_url("/relay")).await;
+    publisher.text().await;
+    let filling = "x".repeat(16 << 10);
+    let dropped = || gateway.metric("tidegate_outbox_dropped_total", "");
+    // What comes first is in the kernel, and goes out of the outbox's hands.
+    let mut rounds = 0;
+    while dropped().await < 32.0 {
+        rounds += 1;
+        assert!(rounds < 4096, "64 MiB later, nothing was dropped");
+        for key in ["oil", "tin"] {
+            let text = format!("{key}-{rounds}-{filling}");
+            assert!(publisher.ask(&format!("keyed prices {key} {text}")).await.starts_with("ok "));
+        }
+        // Without a key of its own a publication replaces those that have none either.
+        say(&mut publisher, "prices", &format!("none-{rounds}")).await;
+    }
+    say(&mut publisher, "prices", "end").await;
+    let mut read = Vec::new();
+    loop {
+        let (first, payload) = slow.frame().await.expect("the session has ended");
+        assert_eq!(first, TEXT);
+        let text = String::from_utf8(payload).unwrap();
+        // `prices OFFSET KEY-ROUND-…`, as the guest writes it.
+        let told = text.splitn(3, ' ').nth(2).unwrap().to_owned();
+        if told == "end" {
+            break;
+        }
+        let mut parts = told.splitn(3, '-');
+        read.push((parts.next().unwrap().to_owned(), parts.next().unwrap().parse::<usize>().unwrap()));
+    }
+    for key in ["oil", "tin"] {
+        let of: Vec<_> = read.iter().filter(|(name, _)| name == key).map(|(_, round)| *round).collect();
+        assert!(of.is_sorted_by(|a, b| a < b), "{key}: out of order or twice: {of:?}");
+        assert_eq!(of.last(), Some(&rounds), "{key}: the latest is missing");
+        assert!(of.len() < rounds, "{key}: nothing was dropped");
+        // What the kernel had taken comes first, without a gap; of what waited there is one.
+        assert_eq!(of[..of.len() - 1], Vec::from_iter(1..of.len()));
+    }
+    assert!(read.iter().all(|(key, round)| key != "none" || *round < rounds), "`end` has the same key: none");
+    assert_eq!(read.len() + dropped().await as usize, 3 * rounds, "each is read or counted");
+    assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+}
+
+#[tokio::test]
 async fn recover_delivers_what_did_not_fit_when_the_client_has_caught_up() {
-    recover(&with_history("recover", 10_000)).await;
+    recover(Scene::with(&with_history("recover", 10_000)).await).await;
+}
+
+#[tokio::test]
+async fn recover_compresses_only_what_it_writes() {
+    recover(Scene::compressed(&taking_over(&with_history("recover", 10_000)), true).await).await;
+}
+
+#[tokio::test]
+async fn recover_reads_from_the_history_that_nodes_share() {
+    if !is_installed("recover by way of Redis") {
+        return;
+    }
+    let server = Server::start().await;
+    let config = format!("[redis]\nurl = {:?}\n{}", server.url(), with_history("recover", 10_000));
+    recover(Scene::with(&config).await).await;
 }
 
 #[tokio::test]
 async fn recover_holds_for_deliveries_that_sessions_write_themselves() {
-    recover(&with_history("recover", 10_000).replace("slow_consumer", "outbound = true\nslow_consumer")).await;
+    let config = with_history("recover", 10_000).replace("slow_consumer", "outbound = true\nslow_consumer");
+    recover(Scene::with(&config).await).await;
 }
 
-async fn recover(config: &str) {
-    let mut scene = Scene::with(config).await;
+async fn recover(mut scene: Scene) {
     scene.publish_until_dropped(64.0).await;
     assert_eq!(scene.gateway.metric("tidegate_slow_consumers_total", "policy=\"recover\",route=\"sub\"").await, 1.0);
     // It reads again, and more is published all the while: all of it, in order, nothing twice.
@@ -87,22 +178,9 @@ async fn what_the_history_has_not_kept_is_told() {
     }
 }
 
-const GATHERED: &str = r#"
-[[route]]
-name = "sub"
-path = "/sub"
-plugins = ["fanout"]
-batch = { messages = 10, time = "10s" }
-
-[[route]]
-name = "pub"
-path = "/pub"
-plugins = ["fanout"]
-
-[plugin.fanout.grants]
-publish = ["fanout"]
-subscribe = ["fanout"]
-"#;
+fn gathered(window: &str) -> String {
+    fanout(&format!("batch = {{ {window} }}"))
+}
 
 async fn subscribed(gateway: &Gateway, count: usize) {
     until("the subscriptions", || async {
@@ -113,7 +191,7 @@ async fn subscribed(gateway: &Gateway, count: usize) {
 
 #[tokio::test]
 async fn deliveries_are_gathered_and_written_at_once() {
-    let gateway = Gateway::start(GATHERED).await;
+    let gateway = Gateway::start(&gathered("messages = 10, time = \"10s\"")).await;
     let mut raw = Raw::connect(gateway.address(), "/sub").await;
     subscribed(&gateway, 1).await;
     let mut publisher = Client::connect(&gateway.ws_url("/pub")).await;
@@ -139,7 +217,7 @@ async fn deliveries_are_gathered_and_written_at_once() {
 async fn who_wants_no_window_waits_for_nobody_and_time_ends_a_window() {
     let config = format!(
         "{}\n{}",
-        GATHERED.replace("10s", "3s").replace("messages = 10,", "messages = 1000,"),
+        gathered("messages = 1000, time = \"3s\""),
         r#"
 [[route]]
 name = "now"

@@ -2,15 +2,14 @@
 
 use std::process::Command;
 
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::HandshakeKind;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::client::{Client, Raw};
+use crate::support::client::{Client, Raw, exchange};
 use crate::support::guests::hooks;
 use crate::support::tls::{Authority, Identity, TLS12, TLS13, Tls};
 use crate::support::{Gateway, PATIENCE, tidegate, until};
@@ -35,14 +34,6 @@ async fn start(tls: &str, files: &[(&str, &Identity)]) -> Gateway {
         identity.write(directory.path(), name);
     }
     Gateway::run(directory).await
-}
-
-async fn ask<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, text: &str) -> String {
-    socket.send(Message::text(text)).await.unwrap();
-    match timeout(PATIENCE, socket.next()).await.expect("nothing comes") {
-        Some(Ok(Message::Text(text))) => text.as_str().to_owned(),
-        other => panic!("a text was expected, not {other:?}"),
-    }
 }
 
 async fn handshakes(gateway: &Gateway, result: &str) -> f64 {
@@ -76,8 +67,8 @@ async fn a_client_gets_the_certificate_for_the_name_it_asks_for() {
         assert!(error.to_string().contains("not valid for name"), "{error}");
         let mut socket = client.websocket(gateway.address(), "/echo").await.unwrap();
         let long = "tide ".repeat(10_000);
-        assert_eq!(ask(&mut socket, "tide").await, "tide");
-        assert_eq!(ask(&mut socket, &long).await, long);
+        assert_eq!(exchange(&mut socket, "tide").await, "tide");
+        assert_eq!(exchange(&mut socket, &long).await, long);
         socket.close(None).await.unwrap();
     }
     let expires = gateway.metric("tidegate_tls_certificate_expires_seconds", "first.pem").await;
@@ -93,10 +84,10 @@ async fn a_session_is_resumed() {
         let resumed = handshakes(&gateway, "resumed").await;
         // What comes with the answer has the ticket in it.
         let mut socket = client.websocket(gateway.address(), "/echo").await.unwrap();
-        assert_eq!(ask(&mut socket, "tide").await, "tide");
+        assert_eq!(exchange(&mut socket, "tide").await, "tide");
         let mut again = client.websocket(gateway.address(), "/echo").await.unwrap();
         assert_eq!(again.get_ref().get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-        assert_eq!(ask(&mut again, "tide").await, "tide");
+        assert_eq!(exchange(&mut again, "tide").await, "tide");
         counted(&gateway, "resumed", resumed + 1.0).await;
     }
 }
@@ -110,7 +101,7 @@ async fn older_versions_are_refused_where_that_is_said() {
     assert!(old.connect(gateway.address(), "localhost").await.is_err());
     counted(&gateway, "incompatible", 1.0).await;
     let mut socket = Tls::trusting(&authority).websocket(gateway.address(), "/echo").await.unwrap();
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
     let other = Tls::with(&authority, TLS13, &["smtp"], None);
     assert!(other.connect(gateway.address(), "localhost").await.is_err());
     counted(&gateway, "protocol", 1.0).await;
@@ -151,7 +142,7 @@ async fn a_certificate_is_replaced_under_live_sessions() {
 
     new.write(gateway.directory(), "first");
     until("the new certificate", || async { (shown().await == new.der()).then_some(()) }).await;
-    assert_eq!(ask(&mut session, "tide").await, "tide", "the session from before goes on");
+    assert_eq!(exchange(&mut session, "tide").await, "tide", "the session from before goes on");
 }
 
 #[tokio::test]
@@ -168,10 +159,10 @@ async fn clients_show_certificates_where_they_must() {
         for versions in [TLS12, TLS13] {
             let client = |identity| Tls::with(&authority, versions, &[], identity);
             let mut socket = client(Some(&ann)).websocket(gateway.address(), "/hooks").await.unwrap();
-            assert_eq!(ask(&mut socket, "certificate").await, "CN=ann spiffe://tide/ann  true");
+            assert_eq!(exchange(&mut socket, "certificate").await, "CN=ann spiffe://tide/ann  true");
             let nobody = client(None).websocket(gateway.address(), "/hooks").await;
             match nobody {
-                Ok(mut socket) if mode == "optional" => assert_eq!(ask(&mut socket, "certificate").await, "none"),
+                Ok(mut socket) if mode == "optional" => assert_eq!(exchange(&mut socket, "certificate").await, "none"),
                 Err(_) if mode == "required" => {}
                 _ => panic!("{mode}"),
             }
@@ -194,10 +185,10 @@ async fn a_ticket_from_before_other_authorities_is_worth_nothing() {
     let ann = before.sign_client("ann", "spiffe://tide/ann");
     let client = Tls::with(&before, TLS13, &[], Some(&ann));
     let mut socket = client.websocket(gateway.address(), "/hooks").await.unwrap();
-    assert_eq!(ask(&mut socket, "certificate").await, "CN=ann spiffe://tide/ann  true");
+    assert_eq!(exchange(&mut socket, "certificate").await, "CN=ann spiffe://tide/ann  true");
     let mut again = client.websocket(gateway.address(), "/hooks").await.unwrap();
     // A resumed session has the certificate still.
-    assert_eq!(ask(&mut again, "certificate").await, "CN=ann spiffe://tide/ann  true");
+    assert_eq!(exchange(&mut again, "certificate").await, "CN=ann spiffe://tide/ann  true");
     counted(&gateway, "resumed", 1.0).await;
 
     std::fs::write(gateway.directory().join("clients.pem"), &after.pem).unwrap();
@@ -207,7 +198,7 @@ async fn a_ticket_from_before_other_authorities_is_worth_nothing() {
     .await;
     client.websocket(gateway.address(), "/hooks").await.unwrap_err();
     assert_eq!(handshakes(&gateway, "resumed").await, 1.0);
-    assert_eq!(ask(&mut socket, "peer").await, "127.0.0.1", "whoever is here stays");
+    assert_eq!(exchange(&mut socket, "peer").await, "127.0.0.1", "whoever is here stays");
 }
 
 #[tokio::test]
@@ -226,7 +217,7 @@ async fn a_stalled_handshake_is_closed_while_others_get_through() {
         stalled.push(Raw(stream));
     }
     let mut socket = Tls::trusting(&authority).websocket(gateway.address(), "/echo").await.unwrap();
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
     for raw in &mut stalled {
         assert!(raw.is_over().await, "it is closed");
     }
@@ -234,7 +225,7 @@ async fn a_stalled_handshake_is_closed_while_others_get_through() {
     counted(&gateway, "timeout", 10.0).await;
     let silent = gateway.metric("tidegate_connections_refused_total", "first-byte").await;
     assert_eq!(silent, 10.0);
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
 
     // Who speaks no TLS is not kept either.
     let mut plain = TcpStream::connect(gateway.address()).await.unwrap();
@@ -253,7 +244,7 @@ async fn tls_may_have_an_address_of_its_own() {
     let mut plain = Client::connect(&gateway.ws_url("/echo")).await;
     assert_eq!(plain.ask("tide").await, "tide");
     let mut socket = Tls::trusting(&authority).websocket(gateway.tls_address(), "/echo").await.unwrap();
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
     assert_eq!(gateway.metric("tidegate_connections", "listener=\"tls\"").await, 1.0);
     assert_eq!(gateway.metric("tidegate_connections", "listener=\"public\"").await, 1.0);
 }
@@ -263,7 +254,7 @@ async fn the_drain_says_goodbye_over_tls() {
     let authority = Authority::new();
     let mut gateway = start(&format!("[tls]\n{CERTIFICATES}"), &[("first", &authority.sign(&["localhost"]))]).await;
     let mut socket = Tls::trusting(&authority).websocket(gateway.address(), "/echo").await.unwrap();
-    assert_eq!(ask(&mut socket, "tide").await, "tide");
+    assert_eq!(exchange(&mut socket, "tide").await, "tide");
     gateway.terminate();
     match timeout(PATIENCE, socket.next()).await.unwrap() {
         Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1012),

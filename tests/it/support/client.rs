@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -142,11 +142,16 @@ impl Raw {
 
     /// The head of an HTTP answer, with its last empty line.
     pub(crate) async fn head(&mut self) -> String {
+        self.try_head().await.expect("closed without an answer")
+    }
+
+    /// The same; None where the connection ends first.
+    pub(crate) async fn try_head(&mut self) -> Option<String> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, self.0.read_u8()).await.expect("no answer").unwrap());
+            head.push(timeout(PATIENCE, self.0.read_u8()).await.expect("no answer").ok()?);
         }
-        String::from_utf8_lossy(&head).into_owned()
+        Some(String::from_utf8_lossy(&head).into_owned())
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
@@ -250,4 +255,24 @@ async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> (u
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     (status, body)
+}
+
+/// The next message on a socket over whatever stream, but for pings and pongs; None at its end.
+pub(crate) async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Option<Message> {
+    loop {
+        match timeout(PATIENCE, socket.next()).await.expect("nothing comes") {
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(message)) => return Some(message),
+            Some(Err(_)) | None => return None,
+        }
+    }
+}
+
+/// Sends a text on a socket over whatever stream, and returns the text that comes back.
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, text: &str) -> String {
+    socket.send(Message::text(text)).await.unwrap();
+    match next(socket).await {
+        Some(Message::Text(text)) => text.as_str().to_owned(),
+        other => panic!("a text was expected, not {other:?}"),
+    }
 }

