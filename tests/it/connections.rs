@@ -219,14 +219,14 @@ async fn a_burst_of_reconnects_is_paced_and_all_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak: ten thousand clients; cargo xtask test --soak"]
 async fn ten_thousand_reconnects_are_paced_and_all_come_back() {
-    reconnect(9_500, 500).await;
+    reconnect(10_000, 500).await;
 }
 
-/// So many clients at once, with so many new connections a second.
+/// So many clients at once, with so many new connections a second. Those who are in say nothing until all are.
 async fn reconnect(count: usize, rate: u32) {
     let config = format!(
-        "max_connections = 10000\n[connections]\ntotal_rate = {rate}\ntotal_burst = {rate}\n{ECHO}\
-         limits = {{ sessions = 10000 }}\n"
+        "max_connections = 11000\n[connections]\ntotal_rate = {rate}\ntotal_burst = {rate}\n{ECHO}\
+         limits = {{ sessions = 11000 }}\nheartbeat = {{ interval = \"10m\", timeout = \"10m\" }}\n"
     );
     let gateway = Gateway::start(&config).await;
     let mut other = Client::connect(&gateway.ws_url("/echo")).await;
