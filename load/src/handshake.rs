@@ -96,7 +96,8 @@ pub fn answer(bytes: &[u8], load: &Load, ended: bool) -> Answer {
     }
     let extensions = header("sec-websocket-extensions").unwrap_or_default();
     let deflate = extensions.contains("permessage-deflate");
-    if !extensions.is_empty() && !(deflate && load.compression && !extensions.contains(',')) {
+    let is_offered = deflate && load.compression && !extensions.contains(',');
+    if !extensions.is_empty() && !is_offered {
         return Answer::Wrong(format!("it uses extensions that were not offered: {extensions}"));
     }
     if deflate && !extensions.contains("server_no_context_takeover") {
