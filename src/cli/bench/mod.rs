@@ -160,7 +160,7 @@ impl Bench {
 
     fn load(&self) -> Result<Load, Unusable> {
         let only = |is_given: bool, what: &str, kind: &str| {
-            if is_given { Err(Unusable(format!("{what} is for --kind {kind}"))) } else { Ok(()) }
+            if is_given { Err(Unusable(format!("only for --kind {kind}: {what}"))) } else { Ok(()) }
         };
         let publishes = self.publish_url.is_some() || !self.publish_hello.is_empty() || self.publish_wait.is_some();
         if self.kind != Does::Fanout {
