@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// A whole message, text (UTF-8) or binary, cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
@@ -95,6 +95,19 @@ impl MessageRef<'_> {
         match self {
             Self::Text(text) => Message::Text(text.into()),
             Self::Binary(bytes) => Message::Binary(Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    /// The same without an allocation of its own: a part of the arena, which is used again once all of its parts are gone. For
+    /// messages that do not stay.
+    pub fn to_owned_in(self, arena: &mut BytesMut) -> Message {
+        let mut part = |bytes: &[u8]| {
+            arena.extend_from_slice(bytes);
+            arena.split().freeze()
+        };
+        match self {
+            Self::Text(text) => Message::Text(Text(part(text.as_bytes()))),
+            Self::Binary(bytes) => Message::Binary(part(bytes)),
         }
     }
 

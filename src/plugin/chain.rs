@@ -15,6 +15,7 @@ use super::event::{Event, Hook, Patience};
 use super::failure::Failure;
 use super::recording::{Recording, Tape};
 use super::seat::{Seat, Seated};
+use super::warm::Warm;
 use crate::config::BatchConfig;
 use crate::hub::{Audience, Shaped};
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication};
@@ -147,7 +148,12 @@ impl Chain {
     /// The same for the usual case, without a future around it: one plugin has the hook, nothing waits, nobody records or
     /// compares. None: the event has to go the usual way, and nothing has happened. Half of what a small call costs is
     /// saved by it.
-    pub fn inbound_now(&self, event: Slot<'_>, message: MessageRef<'_>) -> Option<Result<Verdict, Failure>> {
+    pub fn inbound_now(
+        &self,
+        event: Slot<'_>,
+        message: MessageRef<'_>,
+        warm: &mut Warm,
+    ) -> Option<Result<Verdict, Failure>> {
         if self.tape.is_some() {
             return None;
         }
@@ -159,7 +165,7 @@ impl Chain {
             (Some(_), Some(_)) => return None,
         };
         event.as_mut()?.place = place as u16;
-        let verdict = match plugin.inbound_now(session, message, event)? {
+        let verdict = match plugin.inbound_now(session, message, event, warm)? {
             Ok(Verdict::Replace(message)) => {
                 plugin.generation.replacement(Hook::Inbound, message).map(Verdict::Replace)
             }

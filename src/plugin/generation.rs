@@ -24,6 +24,7 @@ use super::instance::Instance;
 use super::interface::{Interface, Name, no_hook};
 use super::lane::{self, Pace};
 use super::told::Told;
+use super::warm::Warm;
 use crate::message::{Message, MessageRef};
 use crate::metrics::{CALL_SAMPLE, Metrics};
 
@@ -65,6 +66,8 @@ pub struct Generation {
     pace: Pace,
     tally: Tally,
     metrics: Arc<Metrics>,
+    /// An instance may stay with a thread for a turn: there are as many as threads.
+    stays: bool,
 }
 
 struct HookCounters {
@@ -185,6 +188,7 @@ impl Generation {
             count: AtomicU32::new(0),
         });
         let instances = metrics.instances.with_label_values(&[name]);
+        let stays = context.limits.instances >= tokio::runtime::Handle::current().metrics().num_workers();
         let generation = Self {
             hash,
             form,
@@ -199,6 +203,7 @@ impl Generation {
             pace: Pace::default(),
             tally: Tally::default(),
             metrics,
+            stays,
             context,
         };
         let made = generation.make().await.map(drop);
@@ -249,17 +254,25 @@ impl Generation {
 
     /// Calls `inbound` without a future around it. None: this call has to go the usual way, and nothing has happened.
     pub fn inbound_now(
-        &self,
+        self: &Arc<Self>,
         session: u64,
         message: MessageRef<'_>,
         event: &mut Option<Box<Event>>,
+        warm: &mut Warm,
     ) -> Option<Result<Verdict, Failure>> {
         if self.waits() || self.context.node.tap.is_some() {
             return None;
         }
-        let mut lease = Lease { generation: self, instance: Some(self.idle.lock().pop()?) };
         let counters = &self.counters[Hook::Inbound as usize];
-        counters.calls.inc();
+        let instance = match warm.take(self) {
+            Some(instance) => instance,
+            None => {
+                let instance = self.idle.lock().pop()?;
+                counters.calls.inc();
+                instance
+            }
+        };
+        let mut lease = Lease { generation: self, instance: Some(instance) };
         let sampled = counters.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let instance = lease.instance.as_mut()?;
@@ -268,7 +281,19 @@ impl Generation {
         if let Some(begun) = begun {
             counters.seconds.observe(begun.elapsed().as_secs_f64());
         }
+        if self.stays && instance.is_good() {
+            warm.keep(self, lease.into_instance()?);
+        }
         Some(verdict.map_err(|why| self.failed(Hook::Inbound, why)))
+    }
+
+    /// An instance that has stayed with a thread, and how often `inbound` was called meanwhile.
+    pub fn take_back(&self, instance: Option<Box<Instance>>, calls: u64) {
+        self.counters[Hook::Inbound as usize].calls.inc_by(calls);
+        // One that is gone was counted as lost then.
+        if let Some(instance) = instance {
+            self.idle.lock().push(instance);
+        }
     }
 
     fn note(&self, hook: Hook, was_slow: bool) {
@@ -368,6 +393,15 @@ impl Generation {
 struct Lease<'a> {
     generation: &'a Generation,
     instance: Option<Box<Instance>>,
+}
+
+impl Lease<'_> {
+    /// Out of the pool for longer than a call.
+    fn into_instance(mut self) -> Option<Box<Instance>> {
+        let instance = self.instance.take();
+        std::mem::forget(self);
+        instance
+    }
 }
 
 impl Drop for Lease<'_> {

@@ -37,6 +37,7 @@ mod shadow;
 mod status;
 mod told;
 mod trial;
+mod warm;
 mod wit;
 
 /// What `fuzzing` calls.
@@ -71,3 +72,4 @@ pub use script::done;
 pub use second::{CanaryAsk, CanaryRefused};
 pub use status::Status;
 pub use trial::{Again, Build, Trial, Tried};
+pub use warm::Warm;

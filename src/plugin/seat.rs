@@ -9,6 +9,7 @@ use super::event::{Event, Hook};
 use super::failure::{Failure, Why};
 use super::generation::Generation;
 use super::shadow::Shadow;
+use super::warm::Warm;
 use crate::message::MessageRef;
 
 /// What a chain knows of a plugin. A chain is made anew when any of it changes.
@@ -74,11 +75,12 @@ impl Seated<'_> {
         session: u64,
         message: MessageRef<'_>,
         event: &mut Option<Box<Event>>,
+        warm: &mut Warm,
     ) -> Option<Result<Verdict, Failure>> {
         if self.seat.shadow.is_some() || !self.seat.breaker.is_closed() {
             return None;
         }
-        self.generation.inbound_now(session, message, event)
+        self.generation.inbound_now(session, message, event, warm)
     }
 
     async fn called(self, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Failure> {

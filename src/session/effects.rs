@@ -64,7 +64,7 @@ impl Session {
         for effect in list.drain(..) {
             match effect {
                 Effect::Send(message, _) => {
-                    self.route.route.counters.sent.inc();
+                    work.sent += 1;
                     self.encode(work.out, None, message.as_ref());
                 }
                 local => self.apply_local(event, local),

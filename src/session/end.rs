@@ -56,7 +56,7 @@ impl Session {
             match chain.closed(&mut event, close, by).await {
                 Ok(()) => {
                     // What is sent to the session itself has nowhere to go.
-                    let mut work = Work { chain: &chain, out: &mut Vec::new(), after: After::default() };
+                    let mut work = Work { chain: &chain, out: &mut Vec::new(), after: After::default(), sent: 0 };
                     self.apply_asked(&mut event, &mut work).await;
                 }
                 Err(failure) => self.failed("closed", &failure),

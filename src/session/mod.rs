@@ -113,6 +113,8 @@ struct Work<'a> {
     /// Frames for the client.
     out: &'a mut Vec<u8>,
     after: After,
+    /// Messages within the turn that are not in the route's counters yet.
+    sent: u64,
 }
 
 /// What follows the event's own effects.
@@ -358,11 +360,14 @@ impl Session {
         event.patience = patience;
         let mut event = Some(event);
         let name = task.name();
-        let mut work = Work { chain, out, after: After::default() };
+        let mut work = Work { chain, out, after: After::default(), sent: 0 };
         let called = self.call(task, &mut event, &mut work).await;
         match called {
             Ok(()) => self.apply_asked(&mut event, &mut work).await,
             Err(failure) => self.failed(name, &failure),
+        }
+        if work.sent > 0 {
+            self.route.route.counters.sent.inc_by(work.sent);
         }
         if !work.after.is_empty() {
             self.follow_up(&mut event, &mut work).await;
@@ -375,7 +380,7 @@ impl Session {
     async fn finish(&mut self, mut event: Box<Event>, chain: Arc<Chain>, out: &mut Vec<u8>) {
         event.patience = Patience::Waits;
         let mut event = Some(event);
-        let mut work = Work { chain: &chain, out, after: After::default() };
+        let mut work = Work { chain: &chain, out, after: After::default(), sent: 0 };
         self.apply_asked(&mut event, &mut work).await;
         if !work.after.is_empty() {
             self.follow_up(&mut event, &mut work).await;
@@ -473,7 +478,7 @@ impl Session {
         let passed = match verdict {
             // Nothing was asked for that would have to be done before.
             Verdict::Next if rules.upstream.is_none() && list.is_empty() && !self.outbox.by_hand() => {
-                self.route.route.counters.sent.inc();
+                work.sent += 1;
                 wire::message(work.out, message);
                 return;
             }

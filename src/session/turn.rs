@@ -13,7 +13,7 @@ use crate::config::RateExceeded;
 use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
-use crate::plugin::{Chain, Event, Hook, Patience};
+use crate::plugin::{Chain, Event, Hook, Patience, Warm};
 use crate::route::Rules;
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
@@ -28,6 +28,9 @@ struct Scratch {
     event: Option<Box<Event>>,
     /// Messages and bytes that are not in the route's counters yet.
     received: (u64, u64),
+    /// Messages that were sent and are not there yet either.
+    sent: u64,
+    warm: Warm,
 }
 
 /// What has become of an event within the turn.
@@ -47,11 +50,13 @@ impl Session {
     /// Ready when something has to be awaited, or the session ends.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut scratch = SCRATCH.take().unwrap_or_else(|| {
-            Box::new(Scratch { read: vec![0; READ].into(), out: Vec::new(), event: None, received: (0, 0) })
+            let (read, out, warm) = (vec![0; READ].into(), Vec::new(), Warm::default());
+            Box::new(Scratch { read, out, event: None, received: (0, 0), sent: 0, warm })
         });
         let next = self.poll_with(context, &mut scratch);
         scratch.out.clear();
         scratch.out.shrink_to(KEEP);
+        scratch.warm.give_back();
         SCRATCH.set(Some(scratch));
         next
     }
@@ -151,10 +156,10 @@ impl Session {
     /// Handles the frames in what was read, and writes what they caused at once.
     fn take_in(&mut self, read: &mut [u8], scratch: &mut Scratch) -> Option<Next> {
         let mut decoder = std::mem::take(&mut self.decoder);
-        let rules = self.route.route.rules();
+        let (rules, chain) = (self.route.route.rules(), self.route.chain.load());
         let mut next = None;
         let fed = decoder.feed(read, rules.message_limit, |frame| {
-            next = self.frame(frame, &rules, scratch);
+            next = self.frame(frame, &rules, &chain, scratch);
             if scratch.out.len() > KEEP {
                 self.write_out(scratch);
             }
@@ -176,23 +181,27 @@ impl Session {
         }
     }
 
-    /// What was received goes into the route's counters, once for all of it.
+    /// What was received and answered goes into the route's counters, once for all of it.
     fn count(&self, scratch: &mut Scratch) {
         let (messages, bytes) = std::mem::take(&mut scratch.received);
         if messages > 0 {
             self.route.route.counters.received.inc_by(messages);
             self.route.route.counters.received_bytes.inc_by(bytes);
         }
+        let sent = std::mem::take(&mut scratch.sent);
+        if sent > 0 {
+            self.route.route.counters.sent.inc_by(sent);
+        }
     }
 
-    fn frame(&mut self, frame: Frame<'_>, rules: &Rules, scratch: &mut Scratch) -> Option<Next> {
+    fn frame(&mut self, frame: Frame<'_>, rules: &Rules, chain: &Arc<Chain>, scratch: &mut Scratch) -> Option<Next> {
         match frame {
-            Frame::Message(message) => self.message(message, rules, scratch),
+            Frame::Message(message) => self.message(message, rules, chain, scratch),
             Frame::Inflated(message, compressed) => {
                 let (before, after) = &self.applier.node.metrics.inflated;
                 before.inc_by(compressed as u64);
                 after.inc_by(message.len() as u64);
-                self.message(message, rules, scratch)
+                self.message(message, rules, chain, scratch)
             }
             Frame::Ping(payload) => {
                 if let Some(end) = self.controlled() {
@@ -212,7 +221,13 @@ impl Session {
         }
     }
 
-    fn message(&mut self, message: MessageRef<'_>, rules: &Rules, scratch: &mut Scratch) -> Option<Next> {
+    fn message(
+        &mut self,
+        message: MessageRef<'_>,
+        rules: &Rules,
+        chain: &Arc<Chain>,
+        scratch: &mut Scratch,
+    ) -> Option<Next> {
         if let (Some((ping, pong)), MessageRef::Text(text)) = (&rules.heartbeat_text, &message)
             && **ping == **text
         {
@@ -237,6 +252,15 @@ impl Session {
         }
         scratch.received.0 += 1;
         scratch.received.1 += message.len() as u64;
+        if !chain.waits()
+            && let Some(handled) = self.inbound_now(message, chain, scratch)
+        {
+            return match handled {
+                Handled::Over => self.after_event(scratch),
+                Handled::Asks(event) => Some(Next::Await(Box::new(Waiting::Asked(event, chain.clone())))),
+                Handled::Lost => Some(self.lost_event()),
+            };
+        }
         self.now_or_next(Task::Inbound(message), scratch)
     }
 
@@ -254,17 +278,8 @@ impl Session {
 
     /// Handles an event within the turn, or leaves it to be awaited.
     fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
+        scratch.warm.give_back();
         let chain = self.route.chain.load();
-        if let Task::Inbound(message) = &task
-            && !chain.waits()
-            && let Some(handled) = self.inbound_now(*message, &chain, scratch)
-        {
-            return match handled {
-                Handled::Over => self.after_event(scratch),
-                Handled::Asks(event) => Some(Next::Await(Box::new(Waiting::Asked(event, Arc::clone(&chain))))),
-                Handled::Lost => Some(self.lost_event()),
-            };
-        }
         // What others ask for calls no plugin.
         let calls =
             chain.has(Hook::Subscription) || !matches!(task, Task::Subscribe(_) | Task::Unsubscribe(_) | Task::Gap(..));
@@ -306,15 +321,17 @@ impl Session {
         event.session = Some(self.state.take()?);
         event.patience = Patience::None;
         let mut event = Some(event);
-        let Some(called) = chain.inbound_now(&mut event, message) else {
+        let Some(called) = chain.inbound_now(&mut event, message, &mut scratch.warm) else {
             scratch.event = self.take_back(event);
             return None;
         };
-        let mut work = Work { chain, out: &mut scratch.out, after: After::default() };
+        let mut work = Work { chain, out: &mut scratch.out, after: After::default(), sent: 0 };
         match called {
             Ok(verdict) => {
                 self.passed(verdict, message, &mut event, &mut work);
                 if !self.apply_small(&mut event, &mut work) {
+                    // A publication's hook may be this plugin's as well.
+                    scratch.warm.give_back();
                     if self.applier.waits() {
                         return event.map(Handled::Asks);
                     }
@@ -331,6 +348,7 @@ impl Session {
             }
             Err(failure) => self.failed("inbound", &failure),
         }
+        scratch.sent += work.sent;
         scratch.event = self.take_back(event);
         Some(Handled::Over)
     }
@@ -365,7 +383,8 @@ impl Session {
                         let close = Close::new(Close::TOO_BIG, &format!("the message is larger than {limit} bytes"));
                         return Some(Next::End(close, Closer::Gateway));
                     }
-                    let next = self.message(message.as_ref(), &rules, scratch);
+                    let chain = self.route.chain.load();
+                    let next = self.message(message.as_ref(), &rules, &chain, scratch);
                     self.count(scratch);
                     if let Some(next) = next {
                         self.write_out(scratch);

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -104,6 +105,8 @@ pub struct State {
     pub parts: Option<Parts>,
     /// The guest makes room or frees it for the gateway, and may not call it meanwhile (the canonical ABI's `may_leave`).
     pub alone: bool,
+    /// Messages that were sent just now.
+    arena: BytesMut,
     /// What this call has used up so far.
     used: Used,
     http: http::Http,
@@ -160,6 +163,7 @@ impl State {
             memory: Memory::new(&limits),
             parts: None,
             alone: false,
+            arena: BytesMut::new(),
             used: Used::default(),
             wasi: wasi::context(&context, &speaker),
             speaker,

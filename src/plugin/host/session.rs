@@ -15,6 +15,8 @@ use crate::state::{ATTRIBUTE_BYTES, ATTRIBUTE_NAME, ATTRIBUTE_VALUE, ATTRIBUTES,
 
 /// Bytes of what a session tells of itself in presence.
 const PRESENCE_INFO: usize = 1 << 10;
+/// Where small messages lie until they are written.
+const ARENA: usize = 4 << 10;
 /// Bytes of a timer's name.
 const TIMER_NAME: usize = 64;
 /// To how many a user's sessions can be limited.
@@ -219,7 +221,15 @@ impl State {
     pub fn send_message(&mut self, session: u64, message: MessageRef<'_>) -> Result<u32> {
         self.session(session)?;
         let place = self.event()?.place;
-        self.act(Effect::Send(message.to_owned(), place), message.len())
+        let bytes = message.len();
+        // A large one shall not make the arena large.
+        let message = if bytes <= ARENA / 4 {
+            self.arena.reserve(if self.arena.capacity() < bytes { ARENA } else { 0 });
+            message.to_owned_in(&mut self.arena)
+        } else {
+            message.to_owned()
+        };
+        self.act(Effect::Send(message, place), bytes)
     }
 
     /// The session's topics, with what this event has asked for so far.
