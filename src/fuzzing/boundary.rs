@@ -97,7 +97,8 @@ impl Boundary {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let node = {
             let _entered = runtime.enter();
-            crate::node(&config, Clock::default(), Random::default(), None).unwrap()
+            // What a call hears is the same on every path.
+            crate::node(&config, Clock::by_hand(1_700_000_000_000), Random::seeded(1), None).unwrap()
         };
         let metrics = node.metrics.clone();
         let engine = crate::plugin::engine(crate::plugin::Room::of(&Default::default())).unwrap();
@@ -131,8 +132,8 @@ impl Boundary {
         self.effects
     }
 
-    /// One call of a hook, whose script the input decides. Returns what has come of it.
-    pub fn run(&mut self, input: &[u8]) -> String {
+    /// One call of a hook, whose script the input decides. Returns what has come of it, and why nothing has.
+    pub fn run(&mut self, input: &[u8]) -> (String, String) {
         let mut input = Input::new(input);
         // A bare module has no hook of WASI's, and this one no `init`.
         let hooks: Vec<_> = Hook::ALL.into_iter().filter(|hook| !matches!(hook, Hook::Init | Hook::Http)).collect();
@@ -178,7 +179,7 @@ impl Boundary {
             assert!(matches!(how, "ok" | "error"), "an instance is used after `{how}`");
             self.instance = Some(instance);
         }
-        outcome
+        (outcome, answer.err().map(|why| why.to_string()).unwrap_or_default())
     }
 
     /// An instance that has the script: the last one, or a new one where that has become one that takes none.

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn requests_are_the_same_however_they_arrive() {
-        feed(20_000, 80, heads);
+        feed(1_500, 80, heads);
     }
 
     #[test]
@@ -103,7 +103,8 @@ mod tests {
         let module = wat::parse_str(guest(false)).unwrap();
         let [mut direct, mut component] = [Path::Direct, Path::Component].map(|path| Boundary::new(&module, path));
         feed(6_000, 500, |input| {
-            assert_eq!(direct.run(input), component.run(input), "{input:?}");
+            let ((one, why), (other, why_not)) = (direct.run(input), component.run(input));
+            assert_eq!(one, other, "{why:?}, {why_not:?}");
         });
         assert!(direct.effects() > 1_000, "hardly an effect was accepted: {}", direct.effects());
     }

@@ -197,6 +197,11 @@ impl Heads {
         match self.head.iter().position(|byte| *byte == b'\n') {
             None if self.head.len() > METHOD && !self.head[..=METHOD].contains(&b' ') => Err(NO_REQUEST),
             None if self.head.len() > METHOD + self.limits.uri + VERSION => Err(Refused::LongUri),
+            // It has come in one piece with its end.
+            Some(line) if line > METHOD + self.limits.uri + VERSION => {
+                request_line(&self.head[..=line], self.limits)?;
+                Err(NO_REQUEST)
+            }
             Some(line) if self.head.len() - line > self.limits.header_size + 4 => {
                 // Which of the two it is: the line is whole.
                 request_line(&self.head[..=line], self.limits)?;
@@ -224,6 +229,10 @@ fn request_line(line: &[u8], limits: Limits) -> Result<RequestLine, Refused> {
     };
     if target.len() > limits.uri {
         return Err(Refused::LongUri);
+    }
+    // So that it does not depend on how the line arrives.
+    if method.len() > METHOD || version.len() > VERSION - b" \r\n".len() {
+        return Err(NO_REQUEST);
     }
     Ok(RequestLine { is_connect: method == b"CONNECT", is_http_11: version == b"HTTP/1.1" })
 }
@@ -375,6 +384,13 @@ mod tests {
         assert_eq!(seen(&target(64)), Ok(Next::Head));
         assert_eq!(seen(&target(65)), Err(Refused::LongUri));
         assert_eq!(seen(&target(60_000)), Err(Refused::LongUri));
+        // The line's end is here at once with as much as is kept, and the head's is not.
+        let (long, headers) = ("x".repeat(120), "A: b\r\n".repeat(100));
+        assert_eq!(seen(&format!("GET /{long}\r\n{headers}")), Err(Refused::Malformed("this is no HTTP request")));
+        assert_eq!(seen(&format!("GET /{long} HTTP/1.1\r\n{headers}")), Err(Refused::LongUri));
+        let method = "M".repeat(120);
+        assert_eq!(seen(&format!("{method} / HTTP/1.1\r\n{headers}")), Err(NO_REQUEST));
+        assert_eq!(seen(&format!("GET / HTTP/1.1{}\r\nHost: x\r\n\r\n", "1".repeat(9))), Err(NO_REQUEST));
         assert_eq!(seen(&get(&format!("A: {}\r\n", "x".repeat(600)))), Err(Refused::LongHeaders));
         assert_eq!(seen(&format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(60_000))), Err(Refused::LongHeaders));
         assert_eq!(seen(&get(&"a: b\r\n".repeat(9))), Ok(Next::Head));

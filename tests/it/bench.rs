@@ -62,7 +62,9 @@ async fn echo_is_counted_as_the_gateway_counts_it() {
 async fn a_publication_reaches_all_subscribers() {
     let gateway = Gateway::start(CONFIG).await;
     let (url, publish) = (format!("ws://{}/sub", gateway.address()), format!("ws://{}/pub", gateway.address()));
-    let arguments = [&[&*url, "--kind", "fanout", "--publish-url", &publish], &SHORT[..]].concat();
+    // Who is connected is subscribed soon after, and not at once.
+    let settled = ["--duration", "300ms", "--warm-up", "500ms", "--connections", "7"];
+    let arguments = [&[&*url, "--kind", "fanout", "--publish-url", &publish], &settled[..]].concat();
     let (code, out, error) = bench(&arguments).await;
     assert_eq!(code, 0, "{out}{error}");
     for expected in ["7 of 7 ready", "deliveries", "last subscriber", "p99.99", "up to", "client"] {

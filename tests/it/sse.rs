@@ -193,6 +193,10 @@ async fn bytes_lines_and_strangers() {
 
     let plain = ask(address, "GET", "/echo", &[], "").await;
     assert_eq!(plain.status, 406, "this route speaks no WebSocket: {}", plain.body);
+    until("the place of the session that has ended", || async {
+        (gateway.metric("tidegate_sessions", "route=\"echo\"").await == 0.0).then_some(())
+    })
+    .await;
     let (_one, _two) = (Events::open(address, "/echo", "").await, Events::open(address, "/echo", "").await);
     let third = Events::ask(address, "/echo", "").await;
     assert_eq!(third.status, 503, "the route has its sessions");
