@@ -67,7 +67,7 @@ enum Command {
     /// Read the configuration and load every plugin, without serving
     Check(check::Check),
     /// Load a WebSocket server, this gateway or any other, and tell rates and latencies
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Look into a plugin, test it, measure it
     Plugin(plugin::Plugin),
     /// Make code of a plugin's file, for the gateway that started this
