@@ -194,14 +194,9 @@ impl Heads {
 
     /// What can be said already of a head that has not ended.
     fn unfinished(&self) -> Result<(), Refused> {
-        match self.head.iter().position(|byte| *byte == b'\n') {
-            None if self.head.len() > METHOD && !self.head[..=METHOD].contains(&b' ') => Err(NO_REQUEST),
-            None if self.head.len() > METHOD + self.limits.uri + VERSION => Err(Refused::LongUri),
-            // It has come in one piece with its end.
-            Some(line) if line > METHOD + self.limits.uri + VERSION => {
-                request_line(&self.head[..=line], self.limits)?;
-                Err(NO_REQUEST)
-            }
+        let end = self.head.iter().position(|byte| *byte == b'\n');
+        begins(&self.head[..end.map_or(self.head.len(), |end| end + 1)], self.limits)?;
+        match end {
             Some(line) if self.head.len() - line > self.limits.header_size + 4 => {
                 // Which of the two it is: the line is whole.
                 request_line(&self.head[..=line], self.limits)?;
@@ -210,6 +205,18 @@ impl Heads {
             _ => Ok(()),
         }
     }
+}
+
+/// What the beginning of a request line must look like, whether its end is here or not.
+fn begins(line: &[u8], limits: Limits) -> Result<(), Refused> {
+    let length = line.strip_suffix(b"\n").unwrap_or(line).len();
+    if length > METHOD && !line[..=METHOD].contains(&b' ') {
+        return Err(NO_REQUEST);
+    }
+    if length > METHOD + limits.uri + VERSION {
+        return Err(Refused::LongUri);
+    }
+    Ok(())
 }
 
 const NO_REQUEST: Refused = Refused::Malformed("this is no HTTP request");
@@ -221,6 +228,7 @@ struct RequestLine {
 
 /// A whole line with its end.
 fn request_line(line: &[u8], limits: Limits) -> Result<RequestLine, Refused> {
+    begins(line, limits)?;
     let line = line.strip_suffix(b"\r\n").ok_or(BARE)?;
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -230,8 +238,7 @@ fn request_line(line: &[u8], limits: Limits) -> Result<RequestLine, Refused> {
     if target.len() > limits.uri {
         return Err(Refused::LongUri);
     }
-    // So that it does not depend on how the line arrives.
-    if method.len() > METHOD || version.len() > VERSION - b" \r\n".len() {
+    if version.len() > VERSION - b" \r\n".len() {
         return Err(NO_REQUEST);
     }
     Ok(RequestLine { is_connect: method == b"CONNECT", is_http_11: version == b"HTTP/1.1" })
@@ -386,7 +393,7 @@ mod tests {
         assert_eq!(seen(&target(60_000)), Err(Refused::LongUri));
         // The line's end is here at once with as much as is kept, and the head's is not.
         let (long, headers) = ("x".repeat(120), "A: b\r\n".repeat(100));
-        assert_eq!(seen(&format!("GET /{long}\r\n{headers}")), Err(Refused::Malformed("this is no HTTP request")));
+        assert_eq!(seen(&format!("GET /{long}\r\n{headers}")), Err(Refused::LongUri));
         assert_eq!(seen(&format!("GET /{long} HTTP/1.1\r\n{headers}")), Err(Refused::LongUri));
         let method = "M".repeat(120);
         assert_eq!(seen(&format!("{method} / HTTP/1.1\r\n{headers}")), Err(NO_REQUEST));
