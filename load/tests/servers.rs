@@ -246,10 +246,10 @@ fn every_subscriber_gets_every_publication() {
         let publications = report.publications.unwrap();
         let complete = publications.complete;
         assert!(complete > 10 && publications.incomplete == 0, "{complete}");
-        // Each complete one is ten deliveries; those at the edges of the measured time may be in part.
-        assert!(report.messages.abs_diff(complete * 10) <= 10 * 5, "{} {complete}", report.messages);
+        // Each complete one is ten deliveries; those at both edges of the measured time, four of each publisher, may be in part.
+        assert!(report.messages.abs_diff(complete * 10) <= 10 * 16, "{} {complete}", report.messages);
         let (each, last) = (report.latency.unwrap(), publications.last.unwrap());
-        assert!(last.count.abs_diff(complete) <= 5 && last.p50 >= each.min && last.max <= each.max);
+        assert!(last.count.abs_diff(complete) <= 16 && last.p50 >= each.min && last.max <= each.max);
     }
 }
 
