@@ -19,6 +19,8 @@ use crate::shared::Shared;
 use crate::tally::{Counts, Tally};
 use crate::{Client, Connections, FailureKind, Latency, LoadError, Progress, Publications, Report, Server, Stage};
 
+/// By then every loop has seen that nothing more is to be sent.
+const LAST: Duration = Duration::from_millis(100);
 /// How often progress is told.
 const TOLD: Duration = Duration::from_millis(200);
 /// How long answers are awaited at the end.
@@ -175,7 +177,12 @@ impl<'a> Director<'a> {
                 Kind::Echo { pace: Pace::Rate(_) } => ANSWERS.1,
                 _ => ANSWERS.0,
             };
-            let all_came = || shared.shares.iter().all(|share| share.outstanding.load(Ordering::Relaxed) == 0);
+            // A loop may be about to send one more when this stage begins.
+            let began = Instant::now();
+            let all_came = || {
+                began.elapsed() >= LAST
+                    && shared.shares.iter().all(|share| share.outstanding.load(Ordering::Relaxed) == 0)
+            };
             self.stay(Stage::Answers, Some(most), &all_came);
         }
         let ended = || shared.ended.load(Ordering::Acquire) == shared.threads;
