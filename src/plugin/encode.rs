@@ -67,6 +67,7 @@ fn encoded_by(bytes: &[u8], interface: Interface) -> anyhow::Result<Encoded> {
     if !module.exports.iter().any(|export| hook(export).is_some() || handles(export)) {
         return Err(no_hook(module.exports.iter().map(String::as_str)));
     }
+    let is_direct = module.is_direct(&interface);
     let mut described = bytes.to_vec();
     if !module.typed {
         describe(&mut described, &module, interface)?;
@@ -81,7 +82,7 @@ fn encoded_by(bytes: &[u8], interface: Interface) -> anyhow::Result<Encoded> {
     }
     let component = encoder.encode().context("the module does not fit the interface tidegate:plugin@0.1.0")?;
     let form = if module.typed { Form::TypedModule } else { Form::BareModule };
-    Ok(Encoded { form, component, is_direct: module.is_direct() })
+    Ok(Encoded { form, component, is_direct })
 }
 
 /// Names by which wit-component knows other functions than `cabi_realloc` that make room.
@@ -139,11 +140,14 @@ impl Module {
         Ok(module)
     }
 
-    /// Whether it can be called without a component around it. It fits the interface, since there is one.
-    fn is_direct(&self) -> bool {
+    /// Whether it can be called without a component around it, if one can be made. What is of another version, or unknown, is
+    /// left to the component, which is refused with the reason.
+    fn is_direct(&self, interface: &Interface) -> bool {
+        let fits = |name: Name<'_>| interface.check_version(name).is_ok();
         let known = |(module, name): &(String, String)| {
-            Name::parse(module).is_some_and(|module| direct::offers(module.interface, name))
+            Name::parse(module).is_some_and(|module| fits(module) && direct::offers(module.interface, name))
         };
+        let mut hooks = self.exports.iter().filter_map(|export| hook(export));
         // What the tools call by other names they mean in another way.
         let usual = |export: &String| {
             !(export.starts_with("cm32") || export.starts_with('[') || OTHER_REALLOCS.contains(&export.as_str()))
@@ -152,6 +156,7 @@ impl Module {
             && !self.imports_others
             && !self.other_encoding
             && self.imports.iter().all(known)
+            && hooks.all(|(name, function)| fits(name) && interface.has(name.interface, function))
             && self.exports.iter().all(usual)
     }
 }
@@ -283,6 +288,18 @@ mod tests {
         assert!(!is_direct(&realloc("cabi_import_realloc")));
         let waits = r#"(import "tidegate:plugin/kv@0.1.0" "delete" (func (param i32 i32 i32)))"#;
         assert!(!is_direct(waits), "what waits goes by way of a component");
+    }
+
+    #[test]
+    fn modules_that_say_what_they_were_built_against_are_direct_only_in_a_version_that_fits() {
+        for (version, fits) in [("0.1.0", true), ("0.1.7", true), ("0.2.0", false)] {
+            let mut bytes = wat::parse_str(DOORMAN.replace("@0.1.0", &format!("@{version}"))).unwrap();
+            let theirs = Interface::read(&WIT.replace("@0.1.0", &format!("@{version}"))).unwrap();
+            let module = Module::read(&bytes).unwrap();
+            describe(&mut bytes, &module, theirs).unwrap();
+            let typed = encoded(&bytes).unwrap();
+            assert_eq!((typed.form, typed.is_direct), (Form::TypedModule, fits), "{version}");
+        }
     }
 
     const DOORMAN: &str = r#"(module (memory (export "memory") 1)
