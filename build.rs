@@ -13,7 +13,9 @@ fn main() -> io::Result<()> {
     let mut list = String::from("[\n");
     for file in files {
         let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
-        writeln!(list, "({name:?}, include_bytes!({:?})),", file.display().to_string()).map_err(io::Error::other)?;
+        // Not where it lies now: a checkout that is moved with what was built in it is built from there.
+        writeln!(list, "({name:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))),", format!("/{name}"))
+            .map_err(io::Error::other)?;
     }
     list.push(']');
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());

@@ -1,10 +1,11 @@
 //! When to ping a silent client, how long to wait for it, and when to give it up: pure logic on instants that the caller
 //! hands in. It knows no transport: whoever has no pings has `heard` alone.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::ticks::micros;
 
 /// How a route watches its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,16 +125,6 @@ impl Pulse {
             // Whoever answers the same message at the same moment is not pinged at the same moment.
             true => spread(interval / 8, self.salt.wrapping_add(self.seen as u16).wrapping_mul(0x9e37)),
         }
-    }
-}
-
-/// Microseconds since some instant, the same for the whole process; instants before it have a number too.
-fn micros(at: Instant) -> u64 {
-    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    const OFFSET: u64 = 1 << 50;
-    match at.checked_duration_since(*BEGIN) {
-        Some(since) => OFFSET.saturating_add(since.as_micros() as u64),
-        None => OFFSET.saturating_sub((*BEGIN - at).as_micros() as u64),
     }
 }
 

@@ -47,6 +47,7 @@ mod session;
 mod source;
 mod state;
 mod tap;
+mod ticks;
 mod tls;
 mod transport;
 mod upstream;

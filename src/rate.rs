@@ -3,30 +3,32 @@
 use tokio::time::Instant;
 
 use crate::route::Rate;
+use crate::ticks::nanos;
 
 /// One client's bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// When the bucket would be full again: the virtual scheduling time of the generic cell rate algorithm (ITU-T I.371).
-    full_at: Instant,
+    /// When the bucket would be full again, in nanoseconds as `ticks` counts them: the virtual scheduling time of the generic
+    /// cell rate algorithm (ITU-T I.371).
+    full_at: u64,
 }
 
 impl Bucket {
     /// A full bucket.
     pub fn new(now: Instant) -> Self {
-        Self { full_at: now }
+        Self { full_at: nanos(now) }
     }
 
     /// Whether nothing was taken of late.
     pub fn is_full(&self, now: Instant) -> bool {
-        self.full_at <= now
+        self.full_at <= nanos(now)
     }
 
     /// Takes one token; false where none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        let each = std::time::Duration::from_secs(1) / rate.per_second.max(1);
+        let (now, each) = (nanos(now), 1_000_000_000 / u64::from(rate.per_second.max(1)));
         let next = self.full_at.max(now) + each;
-        if next > now + each * rate.burst.max(1) {
+        if next > now + each * u64::from(rate.burst.max(1)) {
             return false;
         }
         self.full_at = next;

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use thin_vec::ThinVec;
 use tokio::time::Instant;
 
 use crate::certificate::ClientCertificate;
@@ -23,17 +24,17 @@ pub const TIMERS: usize = 16;
 /// Bytes of a user's id.
 pub const USER_MAX: usize = 255;
 
-/// A session's state. It moves into the event that is being handled, and back.
+/// A session's state. It moves into the event that is being handled, and back. Most lists are empty in most sessions.
 pub struct SessionState {
     pub id: SessionId,
     pub route: Arc<Route>,
     pub transport: &'static str,
     pub user: Option<Arc<str>>,
     pub subprotocol: Option<Box<str>>,
-    pub attributes: Vec<(Box<str>, Box<str>)>,
+    pub attributes: ThinVec<(Box<str>, Box<str>)>,
     pub handshake: Handshake,
-    pub subscriptions: Vec<Subscribed>,
-    pub timers: Vec<Timer>,
+    pub subscriptions: ThinVec<Subscribed>,
+    pub timers: ThinVec<Timer>,
     /// Unix time in milliseconds.
     pub expiry: Option<NonZeroU64>,
     /// Where it counts among the user's sessions, if their number is limited.
@@ -101,9 +102,9 @@ pub struct Handshake {
     pub peer: IpAddr,
     pub certificate: Option<ClientCertificate>,
     /// Names in lower case.
-    headers: Box<[(Box<str>, Box<str>)]>,
+    headers: ThinVec<(Box<str>, Box<str>)>,
     /// The route's parameters, percent-decoded.
-    parameters: Box<[(Box<str>, Box<str>)]>,
+    parameters: ThinVec<(Box<str>, Box<str>)>,
 }
 
 impl Handshake {
@@ -180,7 +181,7 @@ impl Handshake {
 
     /// Forgets what need not be kept while the session lives.
     pub fn forget(&mut self, keep: &[String]) {
-        let headers = std::mem::take(&mut self.headers).into_vec();
+        let headers = std::mem::take(&mut self.headers);
         self.headers = headers.into_iter().filter(|(name, _)| keep.iter().any(|kept| **kept == **name)).collect();
     }
 }

@@ -160,5 +160,14 @@ fn start_log(format: LogFormat) {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    let workers = match std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|count| count.parse().ok()) {
+        Some(count @ 1..) => count,
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A worker's own queue has room for 256 tasks; what is too much goes to a common one, the oldest first, at which workers
+    // look seldom as a rule, so that sessions wait there ten times as long as others. A worker alone looks there first. One of
+    // several must not: what is in its own queue has nobody else (docs/decisions/0029-runtime.md).
+    runtime.worker_threads(workers).global_queue_interval(if workers == 1 { 1 } else { 3 });
+    Ok(runtime.enable_all().build()?)
 }

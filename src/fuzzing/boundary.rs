@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use thin_vec::{ThinVec, thin_vec};
 use tokio::runtime::Runtime;
 
 use super::input::Input;
@@ -15,7 +16,7 @@ use crate::apply::Applier;
 use crate::config::Config;
 use crate::message::{Closer, Message, MessageRef, Position, Publication, SessionId, TopicName};
 use crate::plugin::inside::SubscriptionEvent;
-use crate::plugin::inside::{Call, Code, Content, Context, Instance, Template, Why, encoded};
+use crate::plugin::inside::{Answer, Call, Code, Content, Context, Instance, Template, Verdict, Why, encoded};
 use crate::plugin::{Effect, Event, Hook, Patience, Publish};
 use crate::route::{Route, Rules};
 use crate::source::{Clock, Random};
@@ -143,7 +144,17 @@ impl Boundary {
         let mut instance = self.loaded(&script);
         let call = call_of(hook, session.number, &mut input);
         let mut event = Some(Box::new(self.event(hook, session)));
-        let answer = self.runtime.block_on(instance.call(&call, &mut event));
+        let answer = if hook == Hook::Batch {
+            let messages = [MessageRef::Text("\u{2603}"), MessageRef::Binary(b""), MessageRef::Text("a")];
+            let messages = &messages[..input.pick(&[1, 2, 3])];
+            let verdicts = instance.batch_now(session.number, messages, &mut event);
+            verdicts.map(|verdicts| {
+                assert_eq!(verdicts.len(), messages.len());
+                Answer::Verdict(verdicts.into_iter().next_back().unwrap_or(Verdict::Next))
+            })
+        } else {
+            self.runtime.block_on(instance.call(&call, &mut event))
+        };
 
         let event = event.expect("the event is back in its place");
         assert_eq!(event.session.as_ref().map(|state| state.id), of_session(hook).then_some(session));
@@ -235,10 +246,10 @@ impl Boundary {
             transport: "websocket",
             user: Some("ada".into()),
             subprotocol: None,
-            attributes: vec![pair("a", "1"), pair("role", "guest")],
+            attributes: thin_vec![pair("a", "1"), pair("role", "guest")],
             handshake: Handshake::new("/room/blue?token=%C3%A4%20b&a", peer, headers, vec![pair("a", "blue")]),
-            subscriptions: Vec::new(),
-            timers: Vec::new(),
+            subscriptions: ThinVec::new(),
+            timers: ThinVec::new(),
             expiry: None,
             counted: None,
         }
@@ -287,7 +298,8 @@ fn call_of(hook: Hook, session: u64, input: &mut Input<'_>) -> Call<'static> {
     let message = || Content::Owned(Message::Text(text.into()));
     match hook {
         // A bare module exports no hook of WASI's.
-        Hook::Init | Hook::Http => Call::Init,
+        // `batch` is called in another way.
+        Hook::Init | Hook::Http | Hook::Batch => Call::Init,
         Hook::Authenticate => Call::Authenticate { session },
         Hook::Opened => Call::Opened { session },
         Hook::Closed => Call::Closed { session, code: input.u16(), reason: text.into(), by: Closer::Network },

@@ -33,7 +33,7 @@ pub fn check(hook: Hook, event: &Event, limits: &PluginLimits) {
 pub fn check_answer(hook: Hook, answer: &Answer, limits: &PluginLimits) {
     let fits = match hook {
         Hook::Authenticate => matches!(answer, Answer::Decision(_)),
-        Hook::Inbound | Hook::Publication | Hook::Broadcast | Hook::Outbound => {
+        Hook::Inbound | Hook::Batch | Hook::Publication | Hook::Broadcast | Hook::Outbound => {
             matches!(answer, Answer::Verdict(_))
         }
         _ => matches!(answer, Answer::Done),

@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use thin_vec::ThinVec;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -213,10 +214,10 @@ impl Http {
             transport,
             user: None,
             subprotocol: None,
-            attributes: Vec::new(),
+            attributes: ThinVec::new(),
             handshake,
-            subscriptions: Vec::new(),
-            timers: Vec::new(),
+            subscriptions: ThinVec::new(),
+            timers: ThinVec::new(),
             expiry: None,
             counted: None,
         };
@@ -224,7 +225,7 @@ impl Http {
         let decided = match introduced {
             Some(Introduced { user, attributes }) => {
                 if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
-                    state.attributes.clone_from(attributes);
+                    state.attributes = attributes.iter().cloned().collect();
                 }
                 Ok(Admission::Admit(user.clone()))
             }

@@ -35,7 +35,7 @@ use crate::outbox::Outbox;
 
 const SHARDS: usize = 64;
 /// Subscribers that are delivered to before others have a turn: some 0.2 ms of writes.
-const CHUNK: usize = 32;
+const CHUNK: usize = 16;
 /// Bytes that are compressed for single subscribers before others have a turn: some 2 ms.
 const COMPRESSED: usize = 64 << 10;
 /// Encoded bytes that may wait for a topic's flusher. A publisher that goes past this reads nothing more until they are

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use thin_vec::ThinVec;
 use tokio::io::ReadBuf;
 
 pub use self::line::{Line, Stream};
@@ -70,7 +71,7 @@ struct State {
     queue: Option<Box<Queue>>,
     /// Topics on which something did not fit.
     missed: Option<Box<Missed>>,
-    requests: Vec<Request>,
+    requests: ThinVec<Request>,
     /// Answers of upstreams that are on their way, or among the requests.
     replies: usize,
     /// The session's task.
@@ -271,14 +272,14 @@ impl Outbox {
     }
 
     /// What a turn begins with: `poll_flush`, and then `requests`. Most often there is neither, and one look is enough.
-    pub fn poll_turn(&self, context: &mut Context<'_>) -> (Poll<io::Result<()>>, Vec<Request>) {
+    pub fn poll_turn(&self, context: &mut Context<'_>) -> (Poll<io::Result<()>>, ThinVec<Request>) {
         let idle = {
             let state = self.state.lock();
             let known = state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
             known && state.queue.is_none() && state.missed.is_none() && state.requests.is_empty()
         };
         if idle {
-            return (self.line.poll_flush(context), Vec::new());
+            return (self.line.poll_flush(context), ThinVec::new());
         }
         (self.poll_flush(context), self.requests())
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use super::Outbox;
 use crate::message::{Close, Closer, Message, Position, TopicName};
 use crate::upstream::Reply;
@@ -96,7 +98,7 @@ impl Outbox {
     }
 
     /// What was asked since the last call, for the session's own task.
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> ThinVec<Request> {
         let mut state = self.state.lock();
         let replies = state.requests.iter().filter(|request| matches!(request, Request::Reply(..))).count();
         state.replies -= replies.min(state.replies);

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::epoch;
+
 /// The call used more CPU time than it may; becomes a trap.
 #[derive(Debug, thiserror::Error)]
 #[error("over the CPU budget (`cpu`) of {}", humantime::format_duration(*.0))]
@@ -41,6 +43,7 @@ impl Budget {
         self.begun = None;
         self.used = Duration::ZERO;
         self.before.store(0, Ordering::Relaxed);
+        epoch::runs();
     }
 
     /// What `Metered` keeps the account of a call that waits in.
@@ -66,6 +69,7 @@ impl Budget {
     }
 
     fn check(&mut self, used: Duration) -> Result<(), Overrun> {
+        epoch::runs();
         self.used = used;
         if used > self.limit { Err(Overrun(self.limit)) } else { Ok(()) }
     }
@@ -81,6 +85,7 @@ impl<F: Future> Future for Metered<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        epoch::runs();
         let begun = thread_time();
         let polled = self.call.as_mut().poll(context);
         let used = thread_time().saturating_sub(begun);

@@ -28,6 +28,8 @@ pub struct Chain {
     plugins: Box<[Seat]>,
     /// Which hooks any of them has, by bit.
     hooks: u16,
+    /// Messages that were read together may go to the plugin in one call.
+    batches: bool,
     /// The route's recording, while there is one.
     tape: Option<Arc<Tape>>,
 }
@@ -56,7 +58,9 @@ impl Chain {
             .into_iter()
             .filter(|hook| plugins.iter().any(|plugin| plugin.has(*hook)))
             .fold(0, |hooks, hook| hooks | 1 << hook as u16);
-        Self { plugins: plugins.into(), hooks, tape }
+        let mut hear = plugins.iter().filter(|plugin| plugin.has(Hook::Inbound));
+        let batches = tape.is_none() && matches!((hear.next(), hear.next()), (Some(only), None) if only.batches());
+        Self { plugins: plugins.into(), hooks, batches, tape }
     }
 
     pub fn has(&self, hook: Hook) -> bool {
@@ -66,6 +70,12 @@ impl Chain {
     /// Whether calls may wait for something; otherwise a call is over when it was polled once.
     pub fn waits(&self) -> bool {
         self.plugins.iter().any(|plugin| plugin.waits())
+    }
+
+    /// Whether messages of a session that were read together go by `batch_now`.
+    pub fn batches(&self) -> bool {
+        // A plugin may have become slow since, and be quick again later.
+        self.batches && !self.waits()
     }
 
     /// How long it is no use to come, because a plugin's breaker is open.
@@ -172,6 +182,25 @@ impl Chain {
             verdict => verdict,
         };
         Some(verdict)
+    }
+
+    /// The same for messages that were read together, where `batches` says so. None: nothing has happened. After a failure
+    /// each of them may go the way of one.
+    pub fn batch_now(
+        &self,
+        event: Slot<'_>,
+        messages: &[MessageRef<'_>],
+        warm: &mut Warm,
+    ) -> Option<Result<Vec<Verdict>, Failure>> {
+        let session = handle(event);
+        let (place, plugin) = self.with(Hook::Batch, session).next()?;
+        event.as_mut()?.place = place as u16;
+        let checked = |verdict| match verdict {
+            Verdict::Replace(message) => plugin.generation.replacement(Hook::Batch, message).map(Verdict::Replace),
+            verdict => Ok(verdict),
+        };
+        let verdicts = plugin.batch_now(session, messages, event, warm)?;
+        Some(verdicts.and_then(|verdicts| verdicts.into_iter().map(checked).collect()))
     }
 
     /// What is to be published in the end; None: nothing.

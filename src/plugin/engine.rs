@@ -1,14 +1,11 @@
-//! The wasmtime engine, set up once: what it may use, and the clock that interrupts calls.
-
-use std::time::Duration;
+//! The wasmtime engine, set up once: what it may use.
 
 use anyhow::Context as _;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::epoch;
 use crate::config::PluginLimits;
 
-/// How often running calls are looked at. A call that ends sooner pays nothing for its budget.
-pub const TICK: Duration = Duration::from_millis(2);
 /// What host functions have beside the guest's own stack, where a call that waits has one of its own.
 const HOST_STACK: usize = 256 << 10;
 /// Instances of all plugins together. Each reserves address space, not memory.
@@ -48,7 +45,7 @@ pub fn engine(room: Room) -> anyhow::Result<Engine> {
         Engine::new(base().max_wasm_stack(room.stack).async_stack_size(room.stack + HOST_STACK))
     });
     let engine = engine.map_err(sentence).context("the WebAssembly engine cannot be set up")?;
-    start_ticking(&engine)?;
+    epoch::start(&engine)?;
     Ok(engine)
 }
 
@@ -95,18 +92,4 @@ fn pooled(room: Room) -> Config {
         .async_stack_size(room.stack + HOST_STACK)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
-}
-
-/// A thread of its own, since the runtime's may all be in guests; it ends with the engine.
-fn start_ticking(engine: &Engine) -> anyhow::Result<()> {
-    let engine = engine.weak();
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(TICK);
-        }
-    };
-    std::thread::Builder::new().name("tidegate-tick".into()).spawn(tick).context("no thread for the epoch clock")?;
-    Ok(())
 }

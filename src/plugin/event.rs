@@ -15,6 +15,7 @@ pub enum Hook {
     Opened,
     Closed,
     Inbound,
+    Batch,
     Publication,
     Broadcast,
     Outbound,
@@ -25,13 +26,17 @@ pub enum Hook {
     Http,
 }
 
+/// Messages that one call of `batch` gets at the most.
+pub const BATCH_MAX: usize = 16;
+
 impl Hook {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Init,
         Self::Authenticate,
         Self::Opened,
         Self::Closed,
         Self::Inbound,
+        Self::Batch,
         Self::Publication,
         Self::Broadcast,
         Self::Outbound,
@@ -50,6 +55,7 @@ impl Hook {
             Self::Opened => ("tidegate:plugin/on-session@0.1.0", "opened"),
             Self::Closed => ("tidegate:plugin/on-session@0.1.0", "closed"),
             Self::Inbound => ("tidegate:plugin/on-inbound@0.1.0", "handle"),
+            Self::Batch => ("tidegate:plugin/on-batch@0.1.0", "handle"),
             Self::Publication => ("tidegate:plugin/on-publication@0.1.0", "handle"),
             Self::Broadcast => ("tidegate:plugin/on-broadcast@0.1.0", "handle"),
             Self::Outbound => ("tidegate:plugin/on-outbound@0.1.0", "handle"),
@@ -69,6 +75,7 @@ impl Hook {
             Self::Opened => "opened",
             Self::Closed => "closed",
             Self::Inbound => "inbound",
+            Self::Batch => "batch",
             Self::Publication => "publication",
             Self::Broadcast => "broadcast",
             Self::Outbound => "outbound",

@@ -87,6 +87,14 @@ impl Template {
                 Ok((Self { kind: Kind::Direct(direct), waits: false }, imports))
             }
         }
+        .and_then(|(template, imports)| {
+            if template.has(Hook::Batch) && !template.has(Hook::Inbound) {
+                bail!(
+                    "it has the hook on-batch without on-inbound, which is called for all that does not come in batches"
+                );
+            }
+            Ok((template, imports))
+        })
     }
 
     pub fn engine(&self) -> &Engine {
@@ -260,11 +268,31 @@ impl Generation {
         event: &mut Option<Box<Event>>,
         warm: &mut Warm,
     ) -> Option<Result<Verdict, Failure>> {
+        self.call_now(Hook::Inbound, warm, |instance| instance.inbound_now(session, message, event))
+    }
+
+    /// The same for `batch`, which has no other way: the messages go to `inbound` one by one then.
+    pub fn batch_now(
+        self: &Arc<Self>,
+        session: u64,
+        messages: &[MessageRef<'_>],
+        event: &mut Option<Box<Event>>,
+        warm: &mut Warm,
+    ) -> Option<Result<Vec<Verdict>, Failure>> {
+        self.call_now(Hook::Batch, warm, |instance| instance.batch_now(session, messages, event))
+    }
+
+    fn call_now<T>(
+        self: &Arc<Self>,
+        hook: Hook,
+        warm: &mut Warm,
+        call: impl FnOnce(&mut Instance) -> Result<T, Why>,
+    ) -> Option<Result<T, Failure>> {
         if self.waits() || self.context.node.tap.is_some() {
             return None;
         }
-        let counters = &self.counters[Hook::Inbound as usize];
-        let instance = match warm.take(self) {
+        let counters = &self.counters[hook as usize];
+        let instance = match warm.take(self, hook) {
             Some(instance) => instance,
             None => {
                 let instance = self.idle.lock().pop()?;
@@ -276,20 +304,21 @@ impl Generation {
         let sampled = counters.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALL_SAMPLE);
         let begun = sampled.then(Instant::now);
         let instance = lease.instance.as_mut()?;
-        let verdict = instance.inbound_now(session, message, event);
-        self.note(Hook::Inbound, instance.was_slow());
+        let answer = call(instance);
+        self.note(hook, instance.was_slow());
         if let Some(begun) = begun {
             counters.seconds.observe(begun.elapsed().as_secs_f64());
         }
         if self.stays && instance.is_good() {
             warm.keep(self, lease.into_instance()?);
         }
-        Some(verdict.map_err(|why| self.failed(Hook::Inbound, why)))
+        Some(answer.map_err(|why| self.failed(hook, why)))
     }
 
-    /// An instance that has stayed with a thread, and how often `inbound` was called meanwhile.
-    pub fn take_back(&self, instance: Option<Box<Instance>>, calls: u64) {
-        self.counters[Hook::Inbound as usize].calls.inc_by(calls);
+    /// An instance that has stayed with a thread, and how often `inbound` and `batch` were called meanwhile.
+    pub fn take_back(&self, instance: Option<Box<Instance>>, (inbound, batch): (u64, u64)) {
+        self.counters[Hook::Inbound as usize].calls.inc_by(inbound);
+        self.counters[Hook::Batch as usize].calls.inc_by(batch);
         // One that is gone was counted as lost then.
         if let Some(instance) = instance {
             self.idle.lock().push(instance);
@@ -499,6 +528,20 @@ mod tests {
         assert!(why.contains("imports session.teleport (0.1.4)"), "{why}");
         let why = refused(&whole("acme:weather/now@1.0.0", r#"(export "now" (func))"#));
         assert!(why.contains("imports acme:weather/now@1.0.0"), "{why}");
+    }
+
+    #[test]
+    fn batches_alone_are_no_plugin() {
+        let inbound = r#"(func (export "tidegate:plugin/on-inbound@0.1.0#handle") (param i64 i32 i32 i32) (result i32) (i32.const 64))"#;
+        let batch = |more: &str| {
+            module("", "0.1.0")
+                .replace("on-authenticate", "on-batch")
+                .replace("(param i64)", "(param i64 i32 i32)")
+                .replacen("(memory", &format!("{more} (memory"), 1)
+        };
+        assert_eq!(hooks(&template(&batch(inbound)).unwrap()), ["inbound", "batch"]);
+        let why = refused(&batch(""));
+        assert!(why.contains("on-batch without on-inbound"), "{why}");
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod signature {
     pub type Opened = ((u64,), Answered<()>);
     pub type Closed<'a> = ((u64, u16, &'a str, hooks::on_session::Closer), Answered<()>);
     pub type Inbound<'a> = ((u64, BorrowedMessage<'a>), Answered<WitVerdict>);
+    pub type Batch<'a> = ((u64, &'a [BorrowedMessage<'a>]), Answered<Vec<WitVerdict>>);
     pub type Publication<'a> = ((u64, &'a str, BorrowedMessage<'a>), Answered<WitVerdict>);
     pub type Broadcast<'a> = Publication<'a>;
     pub type Outbound<'a> = ((u64, Option<u64>, BorrowedMessage<'a>), Answered<WitVerdict>);
@@ -151,6 +152,7 @@ impl Instance {
             Opened,
             Closed<'static>,
             Inbound<'static>,
+            Batch<'static>,
             Publication<'static>,
             Broadcast<'static>,
             Outbound<'static>,
@@ -232,6 +234,31 @@ impl Instance {
         let func = self.begin::<signature::Inbound<'_>, _, _>(Hook::Inbound, event)?;
         let answer = func.call(&mut self.store, (session, message.into())).map_err(Some);
         self.end(event, answer)?.0.map(Verdict::from).map_err(Why::error)
+    }
+
+    /// The same for `batch`: up to `BATCH_MAX` messages, and as many verdicts.
+    pub fn batch_now(
+        &mut self,
+        session: u64,
+        messages: &[MessageRef<'_>],
+        event: &mut Option<Box<Event>>,
+    ) -> Result<Vec<Verdict>, Why> {
+        let verdicts = if let Hooks::Direct(_) = &self.hooks {
+            self.direct(Hook::Batch, event, |hooks, store| hooks.batch(store, session, messages))?
+        } else {
+            let lowered: Vec<BorrowedMessage<'_>> = messages.iter().map(|message| (*message).into()).collect();
+            let func = self.begin::<signature::Batch<'_>, _, _>(Hook::Batch, event)?;
+            let answer = func.call(&mut self.store, (session, &*lowered)).map_err(Some);
+            let verdicts = self.end(event, answer)?.0.map_err(Why::error)?;
+            verdicts.into_iter().map(Verdict::from).collect()
+        };
+        if verdicts.len() != messages.len() {
+            let (given, answered) = (messages.len(), verdicts.len());
+            // Who knows what else is wrong with it.
+            self.dead = true;
+            return Err(Why::Trap(format!("it has answered {answered} verdicts for {given} messages")));
+        }
+        Ok(verdicts)
     }
 
     fn direct<T>(

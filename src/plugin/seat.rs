@@ -39,6 +39,11 @@ impl Seat {
         self.generations().any(|generation| generation.waits())
     }
 
+    /// Whether messages that were read together may come in one call, whichever generation a session has.
+    pub fn batches(&self) -> bool {
+        self.shadow.is_none() && self.generations().all(|generation| generation.has(Hook::Batch))
+    }
+
     fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
         std::iter::once(&self.serving).chain(self.canary.iter().map(|(canary, _)| canary))
     }
@@ -81,6 +86,20 @@ impl Seated<'_> {
             return None;
         }
         self.generation.inbound_now(session, message, event, warm)
+    }
+
+    /// The same for `batch`, with messages that were read together.
+    pub fn batch_now(
+        self,
+        session: u64,
+        messages: &[MessageRef<'_>],
+        event: &mut Option<Box<Event>>,
+        warm: &mut Warm,
+    ) -> Option<Result<Vec<Verdict>, Failure>> {
+        if self.seat.shadow.is_some() || !self.seat.breaker.is_closed() {
+            return None;
+        }
+        self.generation.batch_now(session, messages, event, warm)
     }
 
     async fn called(self, call: Call<'_>, event: &mut Option<Box<Event>>) -> Result<Answer, Failure> {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::event::Hook;
 use super::generation::Generation;
 use super::instance::Instance;
 
@@ -14,16 +15,18 @@ struct Held {
     generation: Arc<Generation>,
     /// None while it is called.
     instance: Option<Box<Instance>>,
-    /// Calls of `inbound` that are not in the metrics yet.
-    calls: u64,
+    /// Calls of `inbound` and of `batch` that are not in the metrics yet.
+    calls: (u64, u64),
 }
 
 impl Warm {
-    /// The instance, if it is of this generation.
-    pub fn take(&mut self, generation: &Arc<Generation>) -> Option<Box<Instance>> {
+    /// The instance, if it is of this generation, for a call of `inbound` or of `batch`.
+    pub fn take(&mut self, generation: &Arc<Generation>, hook: Hook) -> Option<Box<Instance>> {
         let held = self.0.as_mut().filter(|held| Arc::ptr_eq(&held.generation, generation))?;
-        held.calls += 1;
-        held.instance.take()
+        let instance = held.instance.take()?;
+        let (inbound, batch) = &mut held.calls;
+        *if hook == Hook::Batch { batch } else { inbound } += 1;
+        Some(instance)
     }
 
     /// For the next call of the turn.
@@ -32,7 +35,7 @@ impl Warm {
             Some(held) if Arc::ptr_eq(&held.generation, generation) => held.instance = Some(instance),
             _ => {
                 self.give_back();
-                self.0 = Some(Held { generation: generation.clone(), instance: Some(instance), calls: 0 });
+                self.0 = Some(Held { generation: generation.clone(), instance: Some(instance), calls: (0, 0) });
             }
         }
     }

@@ -115,7 +115,7 @@ impl Session {
     /// A message that could not be delivered is never lost in silence.
     fn lost(&mut self) {
         let close = Close::new(Close::INTERNAL, "a message could not be delivered");
-        self.ending.get_or_insert((close, Closer::Gateway));
+        self.ends(close, Closer::Gateway);
     }
 
     /// A message for the client, by way of the `outbound` hooks of plugins before this place of the chain.
@@ -166,8 +166,8 @@ impl Session {
             for (message, place) in std::mem::take(&mut effects.if_refused) {
                 self.send_by_hand(event, work, None, message, place as usize).await;
             }
-        } else if route.route.rules().refused_effect == RefusedEffect::Close && self.ending.is_none() {
-            self.ending = Some((Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway));
+        } else if route.route.rules().refused_effect == RefusedEffect::Close {
+            self.ends(Close::new(Close::TRY_LATER, "not accepted now; try again later"), Closer::Gateway);
         }
     }
 
@@ -220,11 +220,7 @@ impl Session {
     fn apply_local(&mut self, event: &mut Option<Box<Event>>, effect: Effect) {
         match effect {
             Effect::Unsubscribe(topic) => drop(self.unsubscribe(event, &topic)),
-            Effect::Close(close) => {
-                if self.ending.is_none() {
-                    self.ending = Some((close, Closer::Plugin));
-                }
-            }
+            Effect::Close(close) => self.ends(close, Closer::Plugin),
             Effect::SetUser(user) => self.set_user(event, user),
             Effect::SetAttribute(name, value) => {
                 if let Some(state) = state(event) {
@@ -347,7 +343,7 @@ impl Session {
 
     fn history_lost(&mut self) {
         let close = Close::new(Close::HISTORY_LOST, "what was missed is no longer kept: load the state anew");
-        self.ending.get_or_insert((close, Closer::Gateway));
+        self.ends(close, Closer::Gateway);
     }
 
     /// Whether it was subscribed.

@@ -50,7 +50,7 @@ impl Session {
         };
         for victim in victims {
             if victim.session == self.outbox.id {
-                self.ending.get_or_insert((close.clone(), Closer::Gateway));
+                self.ends(close.clone(), Closer::Gateway);
             } else {
                 self.applier.to_session(victim.session, &Remote::Close(close.clone()), gone).await?;
             }

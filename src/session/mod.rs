@@ -4,6 +4,9 @@
 //! event is handled within the turn, on the thread's own buffers; an idle session owns none. An event that may wait (for
 //! a store, for a plugin on a stack of its own) is awaited outside of the turn, and nothing more is read meanwhile.
 
+mod batch;
+mod begin;
+mod due;
 mod effects;
 mod end;
 mod format;
@@ -17,52 +20,29 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+pub use self::begin::{Begin, Carrier, serve, serve_requests};
 use self::format::Format;
 pub use self::format::Kind;
 use self::reader::Reader;
 use crate::apply::Applier;
-use crate::heartbeat::{Beat, Pulse};
+use crate::heartbeat::Pulse;
 use crate::hub::Topic;
 use crate::message::{Close, Closer, Message, MessageRef, Position, Publication, TopicName};
-use crate::outbox::{Line, Mailbox, Outbox, Packer, Request, SlowCounters, Stream};
+use crate::outbox::Outbox;
 use crate::plugin::{
     Chain, Effect, Effects, Event, Failure, Forward, Patience, RouteChain, SubscriptionEvent, Verdict,
 };
 use crate::rate::Bucket;
 use crate::source::{Alarm, Clock};
 use crate::state::SessionState;
-use crate::transport::websocket::{Agreed, Decoder, Inflation};
+use crate::transport::websocket::Decoder;
 use crate::upstream::Reply;
-use crate::wire::{self, Positions, events};
+use crate::wire;
 
 /// Room for what one turn reads.
 const READ: usize = 16 << 10;
 /// Buffers larger than this are given back after a turn.
 const KEEP: usize = 64 << 10;
-
-/// What a session is begun with, once the handshake has been answered.
-pub struct Begin {
-    pub carrier: Carrier,
-    /// What the client sent behind its handshake.
-    pub read: Vec<u8>,
-    /// None: messages go as they are.
-    pub compression: Option<Agreed>,
-    pub state: Box<SessionState>,
-    /// What `authenticate` asked for.
-    pub effects: Effects,
-    pub route: Arc<RouteChain>,
-    pub applier: Arc<Applier>,
-    /// What is held as long as the session lasts: the connection's permit, a place in the drain.
-    pub held: Box<dyn Send>,
-}
-
-/// What carries the client's bytes.
-pub enum Carrier {
-    Tcp(tokio::net::TcpStream),
-    Stream(Box<dyn Stream>),
-    /// Requests, which find the session by its mailbox.
-    Requests(Kind, Box<Mailbox>, Positions),
-}
 
 struct Session {
     applier: Arc<Applier>,
@@ -78,7 +58,7 @@ struct Session {
     /// For control frames.
     control: Bucket,
     alarm: Alarm,
-    /// The reader has filled its buffer: others have their turn before this session reads on.
+    /// The reader has filled its buffer, or had more to read at once: others have their turn before this session reads on.
     greedy: bool,
     /// A publication's topic whose subscribers are behind.
     congested: Option<Arc<Topic>>,
@@ -86,7 +66,8 @@ struct Session {
     holds: bool,
     /// Deliveries wait because of a gap that the session is to deal with.
     holds_for_gap: bool,
-    ending: Option<(Close, Closer)>,
+    /// Boxed, as it is there for a moment only.
+    ending: Option<Box<(Close, Closer)>>,
     _held: Box<dyn Send>,
 }
 
@@ -147,6 +128,8 @@ enum Waiting {
     Asked(Box<Event>, Arc<Chain>),
     Opened(Effects),
     Inbound(Message),
+    /// Messages that could not be handled together.
+    Each(Vec<Message>),
     Timer(Arc<str>, Box<str>),
     Reply(Arc<str>, Box<str>, Reply),
     Outbound(Option<Arc<Publication>>, Message),
@@ -184,10 +167,10 @@ impl Task<'_> {
 }
 
 impl Waiting {
-    /// None: no plugin is called for it any more.
+    /// None: it is none, or none any more.
     fn as_task(&mut self) -> Option<Task<'_>> {
         Some(match self {
-            Self::Asked(..) => return None,
+            Self::Asked(..) | Self::Each(_) => return None,
             Self::Opened(effects) => Task::Opened(std::mem::take(effects)),
             Self::Inbound(message) => Task::Inbound(message.as_ref()),
             Self::Timer(plugin, name) => Task::Timer(plugin.clone(), name.clone()),
@@ -201,97 +184,6 @@ impl Waiting {
     }
 }
 
-/// Serves a client until its session is over. The route's place (`Route::enter`) is given back at the end.
-///
-/// The future is what an idle session is made of, so it holds nothing that is needed only at times.
-pub fn serve(begin: Begin) -> impl Future<Output = ()> + Send {
-    let (session, first) = begun(begin);
-    live(session, first)
-}
-
-/// The same for a client that comes by requests, with the outbox that they fetch from. An event stream begins with what the
-/// client needs to send messages of its own; `retry` is when it should come back, in milliseconds.
-pub fn serve_requests(begin: Begin, retry: u32) -> (Arc<Outbox>, impl Future<Output = ()> + Send) {
-    let (session, first) = begun(begin);
-    let outbox = session.outbox.clone();
-    if let (Format::Requests(requests), Some(mailbox)) = (&session.format, outbox.mailbox())
-        && requests.kind == Kind::Events
-    {
-        let mut greeting = Vec::new();
-        events::greeting(&mut greeting, mailbox.token(), retry);
-        outbox.write(&greeting, 0);
-    }
-    (outbox, live(session, first))
-}
-
-async fn live(mut session: Session, first: Box<Waiting>) {
-    let (close, by) = session.run(first).await;
-    // What is left of a session's life is short, and needs more room than the life of an idle one.
-    Box::pin(session.end(close, by)).await;
-}
-
-/// A session, and what happens to it first.
-fn begun(begin: Begin) -> (Session, Box<Waiting>) {
-    let Begin { carrier, read, compression, state, effects, route, applier, held } = begin;
-    let mut format = Format::WebSocket;
-    let (reader, line) = match carrier {
-        Carrier::Tcp(socket) => {
-            let (reader, writer) = socket.into_split();
-            (Reader::Tcp(reader), Line::Tcp(writer))
-        }
-        Carrier::Stream(stream) => (Reader::Line, Line::stream(stream)),
-        Carrier::Requests(kind, mailbox, resume) => {
-            format = Format::requests(kind, resume);
-            (Reader::Line, Line::Fetched(mailbox))
-        }
-    };
-    let rules = route.route.rules();
-    // What is shared with other sessions is made for frames.
-    let by_hand = route.route.outbound || format.counts();
-    let packer = compression.as_ref().map(|agreed| {
-        let sessions = route.route.counters.compressed_sessions.clone();
-        Packer::new(agreed.compression, agreed.server_takeover, applier.node.metrics.clone(), sessions)
-    });
-    let inflation = match compression {
-        None => Inflation::Off,
-        Some(agreed) if agreed.client_takeover => Inflation::Takeover(None),
-        Some(_) => Inflation::Alone,
-    };
-    let slow = SlowCounters::new(&applier.node.metrics, &route.route.name, rules.overflow);
-    let outbox = Arc::new(Outbox::new(state.id, line, rules.outbox_limit, rules.overflow, by_hand, packer, slow));
-    let now = applier.node.clock.now();
-    let mut pulse = Pulse::new(now, state.id.node ^ state.id.number);
-    let first_beat = match pulse.beat(&rules.heartbeat, now) {
-        Beat::Sleep(until) => until,
-        Beat::Ping(..) | Beat::Dead => now,
-    };
-    applier.node.registry.add(&outbox, state.user.as_ref());
-    if route.route.is_gone() {
-        // The handshake was under way when the others were told.
-        let _ = outbox.request(Request::RouteGone);
-    }
-    let session = Session {
-        outbox,
-        reader,
-        decoder: Decoder::resume(read, inflation),
-        format,
-        state: Some(state),
-        pulse,
-        bucket: Bucket::new(now),
-        control: Bucket::new(now),
-        alarm: applier.node.clock.alarm(first_beat),
-        greedy: false,
-        congested: None,
-        holds: false,
-        holds_for_gap: false,
-        ending: None,
-        applier,
-        route,
-        _held: held,
-    };
-    (session, Box::new(Waiting::Opened(effects)))
-}
-
 impl Session {
     async fn run(&mut self, first: Box<Waiting>) -> (Close, Closer) {
         let mut next = Next::Await(first);
@@ -301,8 +193,8 @@ impl Session {
                 Next::Room(topic) => Box::pin(topic.room()).await,
                 Next::End(close, by) => return (close, by),
             }
-            if let Some((close, by)) = self.ending.take() {
-                return (close, by);
+            if let Some(ending) = self.ending.take() {
+                return *ending;
             }
             next = std::future::poll_fn(|context| self.poll_turn(context)).await;
         }
@@ -317,6 +209,7 @@ impl Session {
             let (session, out) = (&mut *self, &mut out);
             let mut event: Pin<Box<dyn Future<Output = ()> + Send>> = match waiting {
                 Waiting::Asked(event, chain) => Box::pin(session.finish(event, chain, out)),
+                Waiting::Each(messages) => Box::pin(session.each(messages, chain, out)),
                 mut waiting => Box::pin(async move {
                     if let Some(task) = waiting.as_task() {
                         session.handle(task, &chain, Patience::Waits, out, None).await;
@@ -376,6 +269,16 @@ impl Session {
         *slot = self.take_back(event);
     }
 
+    /// One event for each of the messages, as long as the session lasts.
+    async fn each(&mut self, messages: Vec<Message>, chain: Arc<Chain>, out: &mut Vec<u8>) {
+        for message in messages {
+            if self.ending.is_some() {
+                return;
+            }
+            self.handle(Task::Inbound(message.as_ref()), &chain, Patience::Waits, out, None).await;
+        }
+    }
+
     /// What is left of an event whose plugins were called within the turn.
     async fn finish(&mut self, mut event: Box<Event>, chain: Arc<Chain>, out: &mut Vec<u8>) {
         event.patience = Patience::Waits;
@@ -397,9 +300,8 @@ impl Session {
             event.effects.clear();
             event.publications.clear();
         }
-        if self.state.is_none() && self.ending.is_none() {
-            self.ending =
-                Some((Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway));
+        if self.state.is_none() {
+            self.ends(Close::new(Close::INTERNAL, "the session was lost in a plugin's call"), Closer::Gateway);
         }
         event
     }
@@ -424,9 +326,8 @@ impl Session {
                 if let Some(state) = event.as_mut().and_then(|event| event.session.as_mut()) {
                     state.handshake.forget(&self.route.route.rules().keep_headers);
                 }
-                if opened.is_err() && self.ending.is_none() {
-                    self.ending =
-                        Some((Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway));
+                if opened.is_err() {
+                    self.ends(Close::new(Close::INTERNAL, "the session could not be opened"), Closer::Gateway);
                 }
                 opened
             }
@@ -503,9 +404,14 @@ impl Session {
             tracing::error!(route = &*route.name, %session, event, why = %failure.why, plugin = &*failure.plugin,
                 generation = failure.generation, hook = failure.hook.name(), "the event failed: none of its effects is applied");
         }
-        if route.rules().failed_event == crate::config::FailedEvent::Close && self.ending.is_none() {
-            self.ending = Some((Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway));
+        if route.rules().failed_event == crate::config::FailedEvent::Close {
+            self.ends(Close::new(Close::INTERNAL, "a message could not be handled"), Closer::Gateway);
         }
+    }
+
+    /// The session is over when this event is, unless something has ended it before.
+    fn ends(&mut self, close: Close, by: Closer) {
+        self.ending.get_or_insert_with(|| Box::new((close, by)));
     }
 
     /// Writes whole frames of the session's own.

@@ -6,35 +6,36 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use thin_vec::ThinVec;
 use tokio::io::ReadBuf;
 
+use super::batch::Batch;
 use super::{After, KEEP, Next, READ, Session, Task, Waiting, Work};
 use crate::config::RateExceeded;
-use crate::heartbeat::Beat;
 use crate::message::{Close, Closer, MessageRef};
 use crate::outbox::Request;
-use crate::plugin::{Chain, Event, Hook, Patience, Warm};
+use crate::plugin::{Chain, Event, Hook, Patience, Verdict, Warm};
 use crate::route::Rules;
 use crate::transport::websocket::{Decoder, Flow, Frame};
 use crate::wire::{self, opcode};
 
-/// Deliveries that a session decides on before others have their turn.
-const OFFERS: usize = 64;
-
 /// A thread's buffers, which the session whose turn it is uses.
-struct Scratch {
+pub(super) struct Scratch {
     read: Box<[u8]>,
-    out: Vec<u8>,
-    event: Option<Box<Event>>,
+    pub(super) out: Vec<u8>,
+    pub(super) event: Option<Box<Event>>,
+    /// Messages of this read that are not handled yet, if the chain takes them together.
+    pub(super) batch: Batch,
+    gathers: bool,
     /// Messages and bytes that are not in the route's counters yet.
     received: (u64, u64),
     /// Messages that were sent and are not there yet either.
     sent: u64,
-    warm: Warm,
+    pub(super) warm: Warm,
 }
 
 /// What has become of an event within the turn.
-enum Handled {
+pub(super) enum Handled {
     Over,
     /// The plugins have answered, and what they ask for may have to wait.
     Asks(Box<Event>),
@@ -50,8 +51,16 @@ impl Session {
     /// Ready when something has to be awaited, or the session ends.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut scratch = SCRATCH.take().unwrap_or_else(|| {
-            let (read, out, warm) = (vec![0; READ].into(), Vec::new(), Warm::default());
-            Box::new(Scratch { read, out, event: None, received: (0, 0), sent: 0, warm })
+            Box::new(Scratch {
+                read: vec![0; READ].into(),
+                out: Vec::new(),
+                event: None,
+                batch: Batch::default(),
+                gathers: false,
+                received: (0, 0),
+                sent: 0,
+                warm: Warm::default(),
+            })
         });
         let next = self.poll_with(context, &mut scratch);
         scratch.out.clear();
@@ -113,6 +122,8 @@ impl Session {
                     if let Some(next) = std::task::ready!(self.read(context, scratch)) {
                         return Poll::Ready(next);
                     }
+                    // A client that is as quick as this loop would have its thread for itself.
+                    self.greedy = true;
                 }
                 Poll::Ready(None) => {}
             }
@@ -140,11 +151,11 @@ impl Session {
 
     /// Whether the client does not take what it has caused. Nothing is read from it then, so whatever it sends is no sign of
     /// life: it would have been heard if it had read anything since its ping.
-    fn stalls(&self) -> bool {
+    pub(super) fn stalls(&self) -> bool {
         self.outbox.own_backlog() > self.outbox.limit() / 2
     }
 
-    fn broken(&self, requests: Vec<Request>) -> Next {
+    fn broken(&self, requests: ThinVec<Request>) -> Next {
         // A full outbox has ended the session already, and says why.
         let asked = requests.into_iter().find_map(|request| match request {
             Request::Close(close, by) => Some(Next::End(close, by)),
@@ -158,6 +169,7 @@ impl Session {
         let mut decoder = std::mem::take(&mut self.decoder);
         let (rules, chain) = (self.route.route.rules(), self.route.chain.load());
         let mut next = None;
+        scratch.gathers = chain.batches() && !self.outbox.by_hand();
         let fed = decoder.feed(read, rules.message_limit, |frame| {
             next = self.frame(frame, &rules, &chain, scratch);
             if scratch.out.len() > KEEP {
@@ -165,24 +177,32 @@ impl Session {
             }
             if next.is_some() || self.congested.is_some() { Flow::Stop } else { Flow::Next }
         });
+        scratch.gathers = false;
         self.decoder = decoder;
+        if let Err(violation) = fed {
+            if let Some(why) = violation.inflation() {
+                let refused = &self.applier.node.metrics.inflate_refused;
+                refused.with_label_values(&[&*self.route.route.name, why]).inc();
+            }
+            self.decoder = Decoder::default();
+            next = Some(Next::End(Close::new(violation.code(), &violation.to_string()), Closer::Gateway));
+        }
+        // What came before the end of a session is handled before it.
+        next = match (self.gathered(&chain, scratch), next) {
+            (Some(Next::Await(waiting)), Some(Next::End(close, by))) => {
+                self.ends(close, by);
+                Some(Next::Await(waiting))
+            }
+            (Some(gathered), _) => Some(gathered),
+            (None, next) => next,
+        };
         self.count(scratch);
         self.write_out(scratch);
-        match fed {
-            Ok(()) => next,
-            Err(violation) => {
-                if let Some(why) = violation.inflation() {
-                    let refused = &self.applier.node.metrics.inflate_refused;
-                    refused.with_label_values(&[&*self.route.route.name, why]).inc();
-                }
-                self.decoder = Decoder::default();
-                Some(Next::End(Close::new(violation.code(), &violation.to_string()), Closer::Gateway))
-            }
-        }
+        next
     }
 
     /// What was received and answered goes into the route's counters, once for all of it.
-    fn count(&self, scratch: &mut Scratch) {
+    pub(super) fn count(&self, scratch: &mut Scratch) {
         let (messages, bytes) = std::mem::take(&mut scratch.received);
         if messages > 0 {
             self.route.route.counters.received.inc_by(messages);
@@ -221,7 +241,7 @@ impl Session {
         }
     }
 
-    fn message(
+    pub(super) fn message(
         &mut self,
         message: MessageRef<'_>,
         rules: &Rules,
@@ -252,16 +272,25 @@ impl Session {
         }
         scratch.received.0 += 1;
         scratch.received.1 += message.len() as u64;
+        if scratch.gathers { self.gather(message, chain, scratch) } else { self.one(message, chain, scratch) }
+    }
+
+    /// A message for the chain's `inbound`.
+    pub(super) fn one(&mut self, message: MessageRef<'_>, chain: &Arc<Chain>, scratch: &mut Scratch) -> Option<Next> {
         if !chain.waits()
             && let Some(handled) = self.inbound_now(message, chain, scratch)
         {
-            return match handled {
-                Handled::Over => self.after_event(scratch),
-                Handled::Asks(event) => Some(Next::Await(Box::new(Waiting::Asked(event, chain.clone())))),
-                Handled::Lost => Some(self.lost_event()),
-            };
+            return self.handled(handled, chain, scratch);
         }
         self.now_or_next(Task::Inbound(message), scratch)
+    }
+
+    pub(super) fn handled(&mut self, handled: Handled, chain: &Arc<Chain>, scratch: &mut Scratch) -> Option<Next> {
+        match handled {
+            Handled::Over => self.after_event(scratch),
+            Handled::Asks(event) => Some(Next::Await(Box::new(Waiting::Asked(event, chain.clone())))),
+            Handled::Lost => Some(self.lost_event()),
+        }
     }
 
     /// Counts what is answered without a plugin. Too much of it ends the session.
@@ -277,7 +306,7 @@ impl Session {
     }
 
     /// Handles an event within the turn, or leaves it to be awaited.
-    fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
+    pub(super) fn now_or_next(&mut self, task: Task<'_>, scratch: &mut Scratch) -> Option<Next> {
         scratch.warm.give_back();
         let chain = self.route.chain.load();
         // What others ask for calls no plugin.
@@ -305,7 +334,8 @@ impl Session {
             self.write_out(scratch);
             self.release();
         }
-        self.ending.take().map(|(close, by)| {
+        self.ending.take().map(|ending| {
+            let (close, by) = *ending;
             self.write_out(scratch);
             Next::End(close, by)
         })
@@ -325,143 +355,54 @@ impl Session {
             scratch.event = self.take_back(event);
             return None;
         };
-        let mut work = Work { chain, out: &mut scratch.out, after: After::default(), sent: 0 };
         match called {
-            Ok(verdict) => {
-                self.passed(verdict, message, &mut event, &mut work);
-                if !self.apply_small(&mut event, &mut work) {
-                    // A publication's hook may be this plugin's as well.
-                    scratch.warm.give_back();
-                    if self.applier.waits() {
-                        return event.map(Handled::Asks);
-                    }
-                    let over = is_over(async {
-                        self.apply_asked(&mut event, &mut work).await;
-                        if !work.after.is_empty() {
-                            self.follow_up(&mut event, &mut work).await;
-                        }
-                    });
-                    if !over {
-                        return Some(Handled::Lost);
-                    }
-                }
+            Ok(verdict) => self.answered(event, std::iter::once((verdict, message)), chain, scratch),
+            Err(failure) => {
+                self.failed("inbound", &failure);
+                scratch.event = self.take_back(event);
+                Some(Handled::Over)
             }
-            Err(failure) => self.failed("inbound", &failure),
+        }
+    }
+
+    /// Goes on with what the plugins have answered to messages.
+    pub(super) fn answered<'a>(
+        &mut self,
+        mut event: Option<Box<Event>>,
+        verdicts: impl Iterator<Item = (Verdict, MessageRef<'a>)>,
+        chain: &Chain,
+        scratch: &mut Scratch,
+    ) -> Option<Handled> {
+        let mut work = Work { chain, out: &mut scratch.out, after: After::default(), sent: 0 };
+        for (verdict, message) in verdicts {
+            self.passed(verdict, message, &mut event, &mut work);
+        }
+        if !self.apply_small(&mut event, &mut work) {
+            // A publication's hook may be this plugin's as well.
+            scratch.warm.give_back();
+            if self.applier.waits() {
+                return event.map(Handled::Asks);
+            }
+            let over = is_over(async {
+                self.apply_asked(&mut event, &mut work).await;
+                if !work.after.is_empty() {
+                    self.follow_up(&mut event, &mut work).await;
+                }
+            });
+            if !over {
+                return Some(Handled::Lost);
+            }
         }
         scratch.sent += work.sent;
         scratch.event = self.take_back(event);
         Some(Handled::Over)
     }
 
-    fn write_out(&mut self, scratch: &mut Scratch) {
+    pub(super) fn write_out(&mut self, scratch: &mut Scratch) {
         let out = std::mem::take(&mut scratch.out);
         self.write(&out);
         scratch.out = out;
         scratch.out.clear();
-    }
-
-    fn requests(&mut self, requests: Vec<Request>, scratch: &mut Scratch) -> Option<Next> {
-        let mut requests = requests.into_iter();
-        while let Some(request) = requests.next() {
-            let task = match request {
-                Request::Close(close, by) => return Some(Next::End(close, by)),
-                Request::RouteGone if self.route.route.is_gone() => {
-                    let close = Close::new(Close::GOING_AWAY, "this is not served any more");
-                    return Some(Next::End(close, Closer::Gateway));
-                }
-                Request::RouteGone => continue,
-                Request::Subscribe(topic) => Task::Subscribe(topic),
-                Request::Unsubscribe(topic) => Task::Unsubscribe(topic),
-                Request::Gap(topic, position) => Task::Gap(topic, position),
-                Request::Missed(topic, since) => Task::Missed(topic, since),
-                Request::Reply(plugin, tag, reply) => Task::Reply(plugin, tag, reply),
-                Request::Posted(message) => {
-                    self.pulse.heard(self.clock().now());
-                    let rules = self.route.route.rules();
-                    let limit = rules.message_limit;
-                    if message.len() > limit {
-                        let close = Close::new(Close::TOO_BIG, &format!("the message is larger than {limit} bytes"));
-                        return Some(Next::End(close, Closer::Gateway));
-                    }
-                    let chain = self.route.chain.load();
-                    let next = self.message(message.as_ref(), &rules, &chain, scratch);
-                    self.count(scratch);
-                    if let Some(next) = next {
-                        self.write_out(scratch);
-                        self.outbox.ask_again(requests);
-                        return Some(next);
-                    }
-                    continue;
-                }
-            };
-            if let Some(next) = self.now_or_next(task, scratch) {
-                // What earlier ones had to say; what follows may wait.
-                self.write_out(scratch);
-                self.outbox.ask_again(requests);
-                return Some(next);
-            }
-        }
-        self.write_out(scratch);
-        None
-    }
-
-    /// Deliveries that the session decides on. Pending: there are more, and others have their turn first.
-    fn offers(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Option<Next>> {
-        for _ in 0..OFFERS {
-            let Some((publication, message)) = self.outbox.next_offer() else {
-                self.write_out(scratch);
-                return Poll::Ready(None);
-            };
-            if let Some(next) = self.now_or_next(Task::Outbound(publication, message), scratch) {
-                self.write_out(scratch);
-                return Poll::Ready(Some(next));
-            }
-        }
-        self.write_out(scratch);
-        let _ = pin!(tokio::task::yield_now()).poll(context);
-        Poll::Pending
-    }
-
-    /// The heartbeat, the expiry, and plugins' timers.
-    fn alarmed(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Option<Next> {
-        let now = self.clock().now();
-        let beat = match self.pulse.beat(&self.route.route.rules().heartbeat, now) {
-            Beat::Sleep(until) => until,
-            Beat::Ping(payload, until) => {
-                let mut ping = Vec::new();
-                self.format.ping(&mut ping, &payload);
-                self.write(&ping);
-                until
-            }
-            // What has arrived while this session waited for something else is an answer too.
-            Beat::Dead
-                if (!self.stalls() && self.reader.has_unread(context))
-                    || self.format.shows_life(&self.outbox, &self.route.route.rules().heartbeat, now) =>
-            {
-                self.pulse.heard(now);
-                now + self.route.route.rules().heartbeat.interval
-            }
-            Beat::Dead => {
-                self.applier.node.metrics.heartbeat_timeouts.inc();
-                let close = Close::new(Close::POLICY, "no answer to the heartbeat");
-                return Some(Next::End(close, Closer::Gateway));
-            }
-        };
-        if self.state.as_ref().and_then(|state| state.expiry).is_some_and(|expiry| expiry.get() <= self.clock().unix())
-        {
-            let close = Close::new(Close::UNAUTHORIZED, "the session's time is over: sign in again");
-            return Some(Next::End(close, Closer::Gateway));
-        }
-        let due = self.state.as_mut().and_then(|state| {
-            let place = state.timers.iter().position(|timer| timer.at <= now)?;
-            Some(state.timers.remove(place))
-        });
-        let at = if due.is_some() { now } else { self.next_alarm(beat) };
-        self.alarm.set(at);
-        let timer = due?;
-        let next = self.now_or_next(Task::Timer(timer.plugin, timer.name), scratch);
-        self.write_out(scratch);
-        next
     }
 }
 

@@ -37,7 +37,10 @@ async fn the_pages_tell_what_is() {
     let names: Vec<_> = plugins.as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
     assert_eq!((status, names), (200, vec!["echo", "fanout"]), "the plugins that routes name, and no others");
     let echo = &plugins[0];
-    assert_eq!((&echo["generation"], &echo["trouble"], &echo["hooks"]), (&json!(1), &Value::Null, &json!(["inbound"])));
+    assert_eq!(
+        (&echo["generation"], &echo["trouble"], &echo["hooks"]),
+        (&json!(1), &Value::Null, &json!(["inbound", "batch"]))
+    );
     assert_eq!(echo["sha256"].as_str().map(str::len), Some(64));
     assert!(echo["file"].as_str().unwrap().ends_with("echo.wasm"));
 }

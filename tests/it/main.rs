@@ -4,6 +4,7 @@
 
 mod admin;
 mod auth;
+mod batch;
 mod bench;
 mod canary;
 mod chat;
@@ -26,6 +27,7 @@ mod connections;
 mod descriptors;
 mod drain;
 mod effects;
+mod fairness;
 mod floors;
 mod frames;
 mod handover;

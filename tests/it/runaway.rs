@@ -61,3 +61,31 @@ async fn as_many_runaways_as_workers_leave_the_others_their_turns() {
     assert!(late * 20 < answers.len(), "{late} of {} waited for a runaway", answers.len());
     until("every loop to be broken off", || async { (failures().await >= (workers * 61) as f64).then_some(()) }).await;
 }
+
+/// How often the thread of the epoch clock has been woken.
+fn ticks(gateway: &Gateway) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+    let status = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let clock = status.into_iter().find(|status| status.contains("tidegate-tick")).expect("no clock");
+    let count = clock.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    count.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn while_no_guest_runs_no_clock_ticks() {
+    let gateway =
+        Gateway::start_with(&CONFIG[..CONFIG.rfind("[[route]]").unwrap()], &[("hostile", wat("hostile", &[]))]).await;
+    let mut client = Client::connect(&gateway.ws_url("/hostile")).await;
+    for round in 1..=3 {
+        until("the clock to rest", || async {
+            let before = ticks(&gateway);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            (ticks(&gateway) - before <= 2).then_some(())
+        })
+        .await;
+        // It wakes for whoever does not end.
+        client.send("loop").await;
+        let overruns = || gateway.metric("tidegate_plugin_call_failures_total", "why=\"cpu\"");
+        until("the loop to be broken off", || async { (overruns().await == f64::from(round)).then_some(()) }).await;
+    }
+}

@@ -35,6 +35,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.names.is_empty() || !names.is_empty() {
         build(&names)?;
     }
+    if options.names.is_empty() {
+        build_test_guests()?;
+    }
     if wanted(TOUR) {
         build_tour()?;
     }

@@ -12,7 +12,7 @@ impl Plugin for Echo {
     }
 }
 
-tidegate_sdk::export!(Echo: inbound);
+tidegate_sdk::export!(Echo: inbound, batch);
 
 #[cfg(test)]
 mod tests {

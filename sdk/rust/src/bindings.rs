@@ -27,6 +27,7 @@ hooks! {
     authenticate = "authenticate-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     session = "session-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     inbound = "inbound-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
+    batch = "batch-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     publication = "publication-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     broadcast = "broadcast-hook", with { "tidegate:plugin/types@0.1.0": crate::types };
     outbound = "outbound-hook", with { "tidegate:plugin/types@0.1.0": crate::types };

@@ -5,7 +5,7 @@ use crate::{Plugin, Result};
 /// Register a plugin: its type, and the hooks that it has.
 ///
 /// `init`, `authenticate`, `session` (both [`opened`](Plugin::opened) and [`closed`](Plugin::closed)), `inbound`,
-/// `publication`, `broadcast`, `outbound`, `subscription`, `timer`, `reply`, `presence`. Only these are exported, and a
+/// [`batch`](Plugin::batch), `publication`, `broadcast`, `outbound`, `subscription`, `timer`, `reply`, `presence`. Only these are exported, and a
 /// hook that is not exported costs nothing. A hook that is written and not named here is never called, in tests either.
 ///
 /// ```
@@ -70,6 +70,9 @@ macro_rules! __hook {
     (inbound) => {
         $crate::Hook::Inbound
     };
+    (batch) => {
+        $crate::Hook::Batch
+    };
     (publication) => {
         $crate::Hook::Publication
     };
@@ -95,8 +98,8 @@ macro_rules! __hook {
         ::core::compile_error!(::core::concat!(
             "there is no hook `",
             ::core::stringify!($unknown),
-            "`; hooks: init, authenticate, session, inbound, publication, \
-             broadcast, outbound, subscription, timer, reply, presence"
+            "`; hooks: init, authenticate, session, inbound, batch, \
+             publication, broadcast, outbound, subscription, timer, reply, presence"
         ))
     };
 }
@@ -118,6 +121,7 @@ macro_rules! __export_hook {
     };
     (session $plugin:ident) => { $crate::bindings::session::export!($plugin with_types_in $crate::bindings::session); };
     (inbound $plugin:ident) => { $crate::bindings::inbound::export!($plugin with_types_in $crate::bindings::inbound); };
+    (batch $plugin:ident) => { $crate::bindings::batch::export!($plugin with_types_in $crate::bindings::batch); };
     (publication $plugin:ident) => {
         $crate::bindings::publication::export!($plugin with_types_in $crate::bindings::publication);
     };
@@ -149,6 +153,8 @@ pub enum Hook {
     Session,
     /// [`Plugin::inbound`]
     Inbound,
+    /// [`Plugin::batch`]
+    Batch,
     /// [`Plugin::publication`]
     Publication,
     /// [`Plugin::broadcast`]

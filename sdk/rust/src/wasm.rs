@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use crate::bindings::{authenticate, broadcast, inbound, init, outbound, presence};
+use crate::bindings::{authenticate, batch, broadcast, inbound, init, outbound, presence};
 use crate::bindings::{publication, reply, session, subscription, timer};
 use crate::history::Position;
 use crate::upstream::{Failure, Response};
@@ -10,6 +10,7 @@ use crate::{Close, Closer, Decision, Error, Message, Publication, Result, Sessio
 use crate::{Exported, presence as presences, subscription as subscriptions};
 
 use authenticate::exports::tidegate::plugin::on_authenticate;
+use batch::exports::tidegate::plugin::on_batch;
 use broadcast::exports::tidegate::plugin::on_broadcast;
 use inbound::exports::tidegate::plugin::on_inbound;
 use init::exports::tidegate::plugin::on_init;
@@ -66,6 +67,12 @@ impl<P: Exported> on_session::Guest for P {
 impl<P: Exported> on_inbound::Guest for P {
     fn handle(session: u64, message: Message) -> Result<Verdict, String> {
         P::instance(|p| p.inbound(Session::new(session), message)).map_err(Error::into_message)
+    }
+}
+
+impl<P: Exported> on_batch::Guest for P {
+    fn handle(session: u64, messages: Vec<Message>) -> Result<Vec<Verdict>, String> {
+        P::instance(|p| p.batch(Session::new(session), messages)).map_err(Error::into_message)
     }
 }
 

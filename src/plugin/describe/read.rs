@@ -92,6 +92,7 @@ pub fn read_call(hook: Hook, given: &Value, session: u64) -> Read<Call<'static>>
             by: closer(part.text("by")?)?,
         },
         Hook::Inbound => Call::Inbound { session, message: part.content()? },
+        Hook::Batch => return Err("messages are recorded one by one".to_owned()),
         Hook::Publication => Call::Publication { topic: part.owned("topic")?, message: part.content()? },
         Hook::Broadcast => Call::Broadcast { topic: part.owned("topic")?, message: part.content()? },
         Hook::Outbound => {

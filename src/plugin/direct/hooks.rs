@@ -6,7 +6,7 @@ use super::abi::{Flattened, Lift, Lower, Source, Type, aligned, mistake};
 use super::guest::{self, Guest, Parts};
 use crate::message::MessageRef;
 use crate::plugin::call::{Answer, Call, Decision, Verdict};
-use crate::plugin::event::Hook;
+use crate::plugin::event::{BATCH_MAX, Hook};
 use crate::plugin::host::{State, wit_message};
 use crate::plugin::interface::Name;
 use crate::plugin::wit::BorrowedMessage;
@@ -39,6 +39,7 @@ mod given {
     pub type Authenticate = (u64,);
     pub type Closed<'a> = (u64, u16, &'a str, wit::on_session::Closer);
     pub type Inbound<'a> = (u64, BorrowedMessage<'a>);
+    pub type Batch<'a> = (u64, Vec<BorrowedMessage<'a>>);
     pub type Publication<'a> = (u64, &'a str, BorrowedMessage<'a>);
     pub type Outbound<'a> = (u64, Option<u64>, BorrowedMessage<'a>);
     pub type Subscription<'a> = (u64, &'a str, wit::on_subscription::Event, Option<Position>);
@@ -55,6 +56,7 @@ fn params(hook: Hook) -> Option<Vec<ValType>> {
         Hook::Authenticate | Hook::Opened => given::Authenticate::flatten(&mut types),
         Hook::Closed => given::Closed::flatten(&mut types),
         Hook::Inbound => given::Inbound::flatten(&mut types),
+        Hook::Batch => given::Batch::flatten(&mut types),
         Hook::Publication | Hook::Broadcast => given::Publication::flatten(&mut types),
         Hook::Outbound => given::Outbound::flatten(&mut types),
         Hook::Subscription => given::Subscription::flatten(&mut types),
@@ -173,16 +175,34 @@ impl Hooks {
         session: u64,
         message: MessageRef<'_>,
     ) -> Result<Answered<Verdict>> {
-        let (kind, payload) = match message {
-            MessageRef::Text(text) => (0, text.as_bytes()),
-            MessageRef::Binary(bytes) => (1, bytes),
-        };
-        let length = u32::try_from(payload.len()).map_err(|_| mistake("a message is too long".to_owned()))?;
-        let mut guest = Guest::new(store.as_context_mut(), self.parts);
-        let at = guest.allocate(1, length)?;
-        guest.write(at as usize, payload)?;
+        let (kind, at, length) = given(&mut Guest::new(store.as_context_mut(), self.parts), message)?;
         let mut room = [ValRaw::u64(session), ValRaw::u32(kind), ValRaw::u32(at), ValRaw::u32(length)];
         Ok(self.called::<WitVerdict>(store, Hook::Inbound, &mut room)?.map(Verdict::from))
+    }
+
+    /// Calls `batch` for messages that were read together.
+    pub fn batch(
+        &self,
+        store: &mut Store<State>,
+        session: u64,
+        messages: &[MessageRef<'_>],
+    ) -> Result<Answered<Vec<Verdict>>> {
+        const ROW: usize = BorrowedMessage::SIZE;
+        let mut rows = [0; ROW * BATCH_MAX];
+        let count = messages.len().min(BATCH_MAX);
+        let mut guest = Guest::new(store.as_context_mut(), self.parts);
+        for (row, message) in rows.chunks_exact_mut(ROW).zip(messages) {
+            let (kind, at, length) = given(&mut guest, *message)?;
+            // As `BorrowedMessage::store` does it, without a look at the guest's memory for each number.
+            for (place, number) in row.chunks_exact_mut(size_of::<u32>()).zip([kind, at, length]) {
+                place.copy_from_slice(&number.to_le_bytes());
+            }
+        }
+        let at = guest.allocate(BorrowedMessage::ALIGN as u32, (ROW * count) as u32)?;
+        guest.write(at as usize, &rows[..ROW * count])?;
+        let mut room = [ValRaw::u64(session), ValRaw::u32(at), ValRaw::u32(count as u32)];
+        let verdicts = self.called::<Vec<WitVerdict>>(store, Hook::Batch, &mut room)?;
+        Ok(verdicts.map(|verdicts| verdicts.into_iter().map(Verdict::from).collect()))
     }
 
     fn done<P: Lower>(&self, store: &mut Store<State>, hook: Hook, given: &P) -> Result<Answered<Answer>> {
@@ -217,6 +237,18 @@ impl Hooks {
         }
         Ok(answer)
     }
+}
+
+/// A message in the guest's memory: its kind, where it lies, and its length.
+fn given(guest: &mut Guest<'_>, message: MessageRef<'_>) -> Result<(u32, u32, u32)> {
+    let (kind, payload) = match message {
+        MessageRef::Text(text) => (0, text.as_bytes()),
+        MessageRef::Binary(bytes) => (1, bytes),
+    };
+    let length = u32::try_from(payload.len()).map_err(|_| mistake("a message is too long".to_owned()))?;
+    let at = guest.allocate(1, length)?;
+    guest.write(at as usize, payload)?;
+    Ok((kind, at, length))
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@
 #![allow(unsafe_code, reason = "wasmtime's unchecked calls: signatures are compared once, when a module is loaded")]
 
 mod abi;
+mod compound;
 mod guest;
 mod hooks;
 mod imports;
+mod plain;
 mod types;
 
 use wasmtime::{Engine, ExternType, FuncType, InstancePre, Module, Result, Store, ValType};

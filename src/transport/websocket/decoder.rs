@@ -111,7 +111,8 @@ impl Inflation {
 #[derive(Default)]
 pub struct Decoder {
     /// The beginning of a frame, or frames that could not be handled yet.
-    left: Vec<u8>,
+    #[allow(clippy::box_collection, reason = "most often there is nothing: a word in each session instead of three")]
+    left: Option<Box<Vec<u8>>>,
     fragments: Option<Box<Fragments>>,
     inflation: Inflation,
 }
@@ -152,38 +153,37 @@ impl Decoder {
         limit: usize,
         mut on: impl FnMut(Frame<'_>) -> Flow,
     ) -> Result<(), Violation> {
-        if self.left.is_empty() {
+        let Some(mut left) = self.left.take() else {
             let used = self.parse(read, limit, &mut on)?;
             if used < read.len() {
-                self.left = read[used..].to_vec();
+                self.left = Some(Box::new(read[used..].to_vec()));
             }
             return Ok(());
-        }
-        let mut left = std::mem::take(&mut self.left);
+        };
         left.extend_from_slice(read);
         let used = self.parse(&mut left, limit, &mut on)?;
         if used < left.len() {
             left.drain(..used);
-            self.left = left;
+            self.left = Some(left);
         }
         Ok(())
     }
 
     /// Begins with bytes that were read already.
     pub fn resume(left: Vec<u8>, inflation: Inflation) -> Self {
-        Self { left, fragments: None, inflation }
+        Self { left: (!left.is_empty()).then(|| Box::new(left)), fragments: None, inflation }
     }
 
     /// Whether whole frames may be waiting since `Flow::Stop`.
     pub fn has_left(&self) -> bool {
-        !self.left.is_empty()
+        self.left.is_some()
     }
 
     /// How many bytes are kept.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn kept(&self) -> usize {
         let of = |fragments: &Fragments| fragments.payload.len() + fragments.parts.as_ref().map_or(0, Parts::waiting);
-        self.left.len() + self.fragments.as_deref().map_or(0, of)
+        self.left.as_ref().map_or(0, |left| left.len()) + self.fragments.as_deref().map_or(0, of)
     }
 
     /// How much of the bytes was handled.
@@ -418,7 +418,7 @@ mod tests {
                 Flow::Next
             })?;
         }
-        assert!(decoder.left.is_empty() || out.is_empty(), "whole frames leave nothing");
+        assert!(!decoder.has_left() || out.is_empty(), "whole frames leave nothing");
         Ok(out)
     }
 

@@ -15,6 +15,7 @@ pub(super) enum Kind {
     Opened,
     Closed,
     Inbound,
+    Batch,
     Publication,
     Broadcast,
     Outbound,
@@ -34,6 +35,7 @@ impl Kind {
             Self::Opened => "opened",
             Self::Closed => "closed",
             Self::Inbound => "inbound",
+            Self::Batch => "batch",
             Self::Publication => "publication",
             Self::Broadcast => "broadcast",
             Self::Outbound => "outbound",
@@ -51,7 +53,9 @@ impl Kind {
             Self::Authenticate => !matches!(class, Class::Subscribe | Class::Upstream),
             Self::Closed => !matches!(class, Class::Response | Class::Subscribe),
             Self::Outbound => class == Class::Session,
-            Self::Opened | Self::Inbound | Self::Subscription | Self::Timer | Self::Reply => class != Class::Response,
+            Self::Opened | Self::Inbound | Self::Batch | Self::Subscription | Self::Timer | Self::Reply => {
+                class != Class::Response
+            }
             Self::Presence => class == Class::Beyond,
         }
     }

@@ -38,6 +38,13 @@ impl<P: Exported> Client<P> {
         self.says(Message::from_json(value)?)
     }
 
+    /// Send messages that the gateway reads together. A plugin with the hook `batch` gets 16 of them in one call, and what
+    /// that call asks for is done as that of one event.
+    pub fn says_together<M: Into<Message>>(&self, messages: impl IntoIterator<Item = M>) -> Vec<Result<Verdict>> {
+        let messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
+        messages.chunks(16).flat_map(|batch| self.gateway.together(&self.id, batch.to_vec())).collect()
+    }
+
     /// Say goodbye, with 1000.
     pub fn leaves(&self) {
         self.ends(1000, "", Closer::Client);

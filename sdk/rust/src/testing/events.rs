@@ -62,6 +62,24 @@ impl<P: Exported> Gateway<P> {
         verdict
     }
 
+    /// Messages that come together: one call where the plugin takes them so, and each its own where it does not, or where
+    /// that call has failed.
+    pub(super) fn together(&self, session: &str, messages: Vec<Message>) -> Vec<Result<Verdict>> {
+        if P::HOOKS.contains(&Hook::Batch) && messages.len() > 1 && !self.is_closed(session) {
+            let (count, given) = (messages.len(), messages.clone());
+            let verdicts = self.event(Kind::Batch, session, |plugin, session| {
+                let verdicts = plugin.batch(session, given)?;
+                assert_eq!(verdicts.len(), count, "trap: `batch` answers a verdict for each message");
+                Ok(verdicts)
+            });
+            if let Ok(verdicts) = verdicts {
+                self.settle();
+                return verdicts.into_iter().map(Ok).collect();
+            }
+        }
+        messages.into_iter().map(|message| self.inbound(session, message)).collect()
+    }
+
     pub(super) fn ends(&self, session: &str, close: Close) {
         self.end(session, close);
         self.settle();

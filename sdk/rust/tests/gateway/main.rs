@@ -36,7 +36,7 @@ fn texts(gateway: &Gateway<Puppet>) -> Vec<String> {
 #[test]
 fn names_its_hooks() {
     use tidegate_sdk::Exported;
-    assert_eq!(Puppet::HOOKS.len(), 7);
+    assert_eq!(Puppet::HOOKS.len(), 8);
     assert_eq!(Puppet::HOOKS[0], Hook::Init);
 }
 
@@ -95,6 +95,28 @@ fn a_failed_hook_has_done_nothing() {
     assert_eq!(gateway.failures()[0].hook, "inbound");
     alice.says("publish still here").unwrap();
     assert_eq!(alice.received(), ["still here"]);
+}
+
+#[test]
+fn what_comes_together_is_one_event_unless_it_fails() {
+    let gateway = gateway();
+    let alice = enter(&gateway, "alice");
+    let verdicts = alice.says_together(["publish one", "publish two"]);
+    assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+    assert_eq!(alice.received(), ["one", "two"]);
+
+    let verdicts = alice.says_together(["publish three", "fail", "publish four"]);
+    assert_eq!(verdicts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(alice.received(), ["three", "four"]);
+    let failed: Vec<_> = gateway.failures().into_iter().map(|failure| failure.hook).collect();
+    assert_eq!(failed, ["batch", "inbound"]);
+    // A refused effect takes later ones with it, of later messages too.
+    gateway.broker_away(true);
+    alice.says_together(["excused one", "excused two"]);
+    assert_eq!(alice.received(), ["sorry", "sorry"]);
+    gateway.broker_away(false);
+    assert_eq!(alice.says_together(["publish alone"]).len(), 1);
+    assert_eq!(alice.received(), ["alone"]);
 }
 
 #[test]

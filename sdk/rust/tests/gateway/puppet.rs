@@ -129,4 +129,4 @@ impl Plugin for Puppet {
     }
 }
 
-tidegate_sdk::export!(Puppet: init, authenticate, session, inbound, publication, timer, presence);
+tidegate_sdk::export!(Puppet: init, authenticate, session, inbound, batch, publication, timer, presence);

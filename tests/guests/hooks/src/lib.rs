@@ -52,11 +52,23 @@ impl Plugin for Hooks {
                 }
                 None => "none".to_owned(),
             }),
+            ["fail"] => return Err("asked to fail".into()),
+            #[allow(clippy::panic, reason = "to be seen by tests")]
+            ["panic"] => panic!("asked to panic"),
+            ["close"] => session.close(4000, "asked to"),
             ["count", series] => metrics::count(series, 2),
             ["pass", _] => return Ok(Verdict::Next),
             _ => session.send("what?"),
         }
         Ok(Verdict::Stop)
+    }
+
+    /// Tells that messages came together; all but one verdict if it is asked for that.
+    fn batch(&self, session: Session, messages: Vec<Message>) -> Result<Vec<Verdict>> {
+        metrics::count("batches", 1);
+        let short = messages.iter().any(|message| message.as_text() == Some("short"));
+        let verdicts: Result<Vec<_>> = messages.into_iter().map(|message| self.inbound(session, message)).collect();
+        Ok(verdicts?.split_off(usize::from(short)))
     }
 
     /// Puts the offset around what was published.
@@ -109,4 +121,4 @@ impl Plugin for Hooks {
     }
 }
 
-tidegate_sdk::export!(Hooks: session, inbound, broadcast, outbound, subscription, reply);
+tidegate_sdk::export!(Hooks: session, inbound, batch, broadcast, outbound, subscription, reply);
