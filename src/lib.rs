@@ -28,6 +28,9 @@ mod metrics;
 mod node;
 mod outbox;
 mod permits;
+#[cfg(any(test, feature = "pieces"))]
+#[doc(hidden)]
+pub mod pieces;
 mod plugin;
 mod presence;
 mod proxy;
@@ -52,6 +55,7 @@ mod tls;
 mod transport;
 mod upstream;
 mod watch;
+mod wheel;
 mod wire;
 
 use std::net::SocketAddr;

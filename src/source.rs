@@ -2,8 +2,6 @@
 //! seed, so that what happened once happens again.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
@@ -11,15 +9,29 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::message::unix_now;
+use crate::wheel::{Ring, Wheel};
 
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A clock, cheap to clone. The machine's unless it is made by hand.
-#[derive(Clone, Default)]
-pub struct Clock(Option<Arc<Hand>>);
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// Its alarms are in this wheel.
+    Machine(Arc<Wheel>),
+    Hand(Arc<Hand>),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Source::Machine(Arc::default()))
+    }
+}
 
 /// A clock that stands still until it is moved.
 struct Hand {
@@ -41,15 +53,22 @@ impl Clock {
     /// A clock that shows this Unix time, in milliseconds, until it is moved.
     pub fn by_hand(unix: u64) -> Self {
         let hand = Hand { begin: Instant::now(), unix, state: Mutex::default(), next: AtomicU64::new(0) };
-        Self(Some(Arc::new(hand)))
+        Self(Source::Hand(Arc::new(hand)))
+    }
+
+    fn hand(&self) -> Option<&Arc<Hand>> {
+        match &self.0 {
+            Source::Machine(_) => None,
+            Source::Hand(hand) => Some(hand),
+        }
     }
 
     pub fn is_by_hand(&self) -> bool {
-        self.0.is_some()
+        self.hand().is_some()
     }
 
     pub fn now(&self) -> Instant {
-        match &self.0 {
+        match self.hand() {
             None => Instant::now(),
             Some(hand) => hand.begin + hand.state.lock().passed,
         }
@@ -57,7 +76,7 @@ impl Clock {
 
     /// Unix time in milliseconds.
     pub fn unix(&self) -> u64 {
-        match &self.0 {
+        match self.hand() {
             None => unix_now(),
             Some(hand) => hand.unix.saturating_add(millis(hand.state.lock().passed)),
         }
@@ -65,7 +84,7 @@ impl Clock {
 
     /// Since some point in the past.
     pub fn monotonic(&self) -> Duration {
-        match &self.0 {
+        match self.hand() {
             None => BEGIN.elapsed(),
             Some(hand) => hand.state.lock().passed,
         }
@@ -73,7 +92,7 @@ impl Clock {
 
     /// Moves a clock that is made by hand, and wakes whoever waits for what it shows then.
     pub fn advance(&self, by: Duration) {
-        let Some(hand) = &self.0 else { return };
+        let Some(hand) = self.hand() else { return };
         let due: Vec<Waker> = {
             let mut state = hand.state.lock();
             state.passed += by;
@@ -87,17 +106,18 @@ impl Clock {
 
     /// How long until the next of those who wait on a clock that is made by hand.
     pub fn next_alarm(&self) -> Option<Duration> {
-        let state = self.0.as_ref()?.state.lock();
+        let hand = self.hand()?;
+        let state = hand.state.lock();
         let next = state.alarms.values().map(|(at, _)| *at).min()?;
-        let now = self.0.as_ref()?.begin + state.passed;
+        let now = hand.begin + state.passed;
         Some(next.saturating_duration_since(now))
     }
 
     /// An alarm that rings at `at`.
     pub fn alarm(&self, at: Instant) -> Alarm {
         match &self.0 {
-            None => Alarm(Kind::Machine(Box::pin(sleep_until(at)))),
-            Some(hand) => {
+            Source::Machine(wheel) => Alarm(Kind::Machine(Ring::new(wheel, at))),
+            Source::Hand(hand) => {
                 let number = hand.next.fetch_add(1, Ordering::Relaxed);
                 Alarm(Kind::Hand(Box::new((hand.clone(), number, at))))
             }
@@ -109,21 +129,23 @@ impl Clock {
 pub struct Alarm(Kind);
 
 enum Kind {
-    Machine(Pin<Box<Sleep>>),
+    Machine(Ring),
     Hand(Box<(Arc<Hand>, u64, Instant)>),
 }
 
 impl Alarm {
-    pub fn deadline(&self) -> Instant {
-        match &self.0 {
-            Kind::Machine(sleep) => sleep.deadline(),
-            Kind::Hand(alarm) => alarm.2,
+    /// The same as `set`, unless it rings before that anyway.
+    pub fn no_later(&mut self, at: Instant) {
+        match &mut self.0 {
+            Kind::Machine(ring) => ring.no_later(at),
+            Kind::Hand(alarm) if at < alarm.2 => self.set(at),
+            Kind::Hand(_) => {}
         }
     }
 
     pub fn set(&mut self, at: Instant) {
         match &mut self.0 {
-            Kind::Machine(sleep) => sleep.as_mut().reset(at),
+            Kind::Machine(ring) => ring.set(at),
             Kind::Hand(alarm) => {
                 let (hand, number, deadline) = &mut **alarm;
                 *deadline = at;
@@ -137,7 +159,7 @@ impl Alarm {
 
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Kind::Machine(sleep) => sleep.as_mut().poll(context),
+            Kind::Machine(ring) => ring.poll(context),
             Kind::Hand(alarm) => {
                 let (hand, number, deadline) = &**alarm;
                 let mut state = hand.state.lock();
@@ -218,6 +240,9 @@ impl Seeded {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the gateway is to reach: figures on any machine, or ratios to those who were measured beside it.
 
-use crate::rows::{BARE, CORE, DEFLATE, FLOOR, Metric, PLUGIN};
+use crate::rows::{BARE, CORE, DEFLATE, FLOOR, Metric, PLUGIN, STALLED};
 
 pub(crate) struct Goal {
     pub(crate) row: &'static str,
@@ -47,6 +47,7 @@ pub(crate) const GOALS: &[Goal] = &[
     cpu("fanout-10000", Against::Ratio(UWEBSOCKETS), 0.95),
     alone("beside-fanout", Metric::P99, 1_000.0),
     Goal { row: "fanout-deflate", who: DEFLATE, metric: Metric::Cpu, against: Against::Ratio(PLUGIN), at_most: 1.3 },
+    Goal { row: "fanout-stalled", who: STALLED, metric: Metric::P99, against: Against::Ratio(PLUGIN), at_most: 1.1 },
     alone("idle", Metric::Bytes, 1_200.0),
     alone("idle", Metric::BytesAfter, 1_200.0),
     alone("idle-deflate", Metric::Bytes, 2_048.0),

@@ -11,6 +11,7 @@ mod plot;
 mod report;
 mod rows;
 mod server;
+mod stalled;
 mod tls;
 
 use std::{

@@ -18,8 +18,9 @@ use tidegate_load::{Fanout, Kind, Load, Pace, Report, Stage};
 use crate::{
     noise::Watch,
     plan::Options,
-    rows::{BARE, CORE, DEFLATE, FLOOR, Idle, Metric, PLUGIN, Row, Sample, Work},
+    rows::{BARE, CORE, DEFLATE, FLOOR, Idle, Metric, PLUGIN, Row, STALLED, Sample, Work},
     server::{Place, Server},
+    stalled::Stalled,
     tls,
 };
 
@@ -68,6 +69,7 @@ impl<'a> Bench<'a> {
             }
             Work::Fanout { subscribers, in_flight, size } => {
                 let target = self.target(who)?;
+                let _stalled = (who == STALLED).then(|| Stalled::begin(&self.gateway)).transpose()?;
                 let load = self.fanout(&target, subscribers, in_flight, size, who == DEFLATE);
                 watched(&target, || loaded(&load))
             }
@@ -104,7 +106,7 @@ impl<'a> Bench<'a> {
             FLOOR => (format!("ws://{}", self.floor.listen), "/echo", self.floor.id()),
             BARE => (format!("ws://{}", self.bare.listen), "/echo", self.bare.id()),
             CORE => (format!("ws://{}", self.gateway.listen), "/core", self.gateway.id()),
-            PLUGIN | DEFLATE => (format!("ws://{}", self.gateway.listen), "/echo", self.gateway.id()),
+            PLUGIN | DEFLATE | STALLED => (format!("ws://{}", self.gateway.listen), "/echo", self.gateway.id()),
             name => match self.options.peers.iter().find(|peer| peer.name == name) {
                 Some(peer) => (peer.url.clone(), "/echo", peer.pid),
                 None => bail!("nobody is called {name}"),

@@ -10,6 +10,7 @@ pub(crate) const BARE: &str = "tungstenite";
 pub(crate) const CORE: &str = "no plugin";
 pub(crate) const PLUGIN: &str = "plugin";
 pub(crate) const DEFLATE: &str = "plugin, deflate";
+pub(crate) const STALLED: &str = "plugin, one stalled";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -172,6 +173,11 @@ pub(crate) fn rows(options: &Options) -> Vec<Row> {
         fanout("fanout-1000", 1_000, 1),
         fanout("fanout-1000-8", 1_000, 8),
         fanout("fanout-10000", 10_000, 1),
+        Row {
+            name: "fanout-stalled",
+            work: Work::Fanout { subscribers: 10_000, in_flight: 1, size: 128 },
+            who: alone(&[PLUGIN, STALLED]),
+        },
         Row {
             name: "fanout-deflate",
             work: Work::Fanout { subscribers: 1_000, in_flight: 1, size: 512 },

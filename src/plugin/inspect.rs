@@ -14,10 +14,10 @@ use super::code::Code;
 use super::encode;
 use super::engine::sentence;
 use super::event::Hook;
-use super::generation::Template;
 use super::host::{self, Context};
 use super::instance::Instance;
 use super::interface::{Interface, Name};
+use super::template::Template;
 use crate::config::PluginConfig;
 use crate::node::Node;
 

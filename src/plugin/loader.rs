@@ -13,8 +13,9 @@ use wasmtime::Engine;
 use super::cache::{Cache, Loaded};
 use super::compile::{Compiler, Exceeded};
 use super::engine::Room;
-use super::generation::{Generation, Template};
+use super::generation::Generation;
 use super::host::Context;
+use super::template::Template;
 use crate::config::PluginConfig;
 use crate::node::Node;
 

@@ -36,6 +36,7 @@ mod seat;
 mod second;
 mod shadow;
 mod status;
+mod template;
 mod told;
 mod trial;
 mod warm;
@@ -48,11 +49,11 @@ pub mod inside {
     pub use super::code::Code;
     pub use super::encode::{Encoded, Form, encoded};
     pub use super::failure::Why;
-    pub use super::generation::Template;
     pub use super::host::Context;
     pub use super::instance::Instance;
     pub use super::interface::WIT;
     pub use super::recording::Redactor;
+    pub use super::template::Template;
 }
 
 pub use cache::Cache;

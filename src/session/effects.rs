@@ -239,9 +239,7 @@ impl Session {
                     state.timers.retain(|timer| timer.plugin != plugin || timer.name != name);
                     state.timers.push(Timer { plugin, name, at });
                 }
-                if at < self.alarm.deadline() {
-                    self.alarm.set(at);
-                }
+                self.alarm.no_later(at);
             }
             Effect::CancelTimer { plugin, name } => {
                 if let Some(state) = state(event) {

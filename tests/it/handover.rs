@@ -1,10 +1,12 @@
 //! Another process takes over the listening sockets: the next version of the gateway from the one before, and any from
 //! systemd. Nobody who connects notices.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -259,6 +261,33 @@ async fn sockets_come_from_systemd_which_is_told_what_happens() {
     successor.gone().await;
     // systemd still listens: the next one finds who comes now.
     TcpStream::connect(addresses.0).await.unwrap();
+}
+
+/// systemd's own program starts the gateway for the first who connects, and hands it the socket on which they wait.
+#[tokio::test]
+async fn systemds_tool_starts_it_for_the_first_who_comes() {
+    const TOOL: &str = "systemd-socket-activate";
+    let installed = std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|folder| folder.join(TOOL).is_file());
+    if !installed {
+        let _ = writeln!(std::io::stderr(), "SKIPPED a socket from systemd: {TOOL} is not installed");
+        return;
+    }
+    let directory = Gateway::prepare(CONFIG, &[]);
+    let address = free();
+    let mut command = Command::new(TOOL);
+    command.args(["--fdname", "public", "--listen", &address.to_string()]).arg(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["run", "--admin", "127.0.0.1:0"]).current_dir(directory.path());
+    // It becomes the gateway, and ends with this value.
+    let mut gateway = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    until("the first answer", || async { visit(address).await.ok() }).await;
+    visit(address).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(gateway.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(timeout(PATIENCE, gateway.wait()).await.expect("it stays").unwrap().success());
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]

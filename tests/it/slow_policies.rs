@@ -11,6 +11,9 @@ use crate::support::redis::{Server, is_installed};
 use crate::support::slow::{BATCH, Scene, config, fanout, number_of, with_history};
 use crate::support::{Gateway, PATIENCE, until};
 
+/// More is dropped in these tests than an outbox has room for: it would have been full if it kept more than one of each key.
+const ONE_EACH: &str = "an outbox was full: more than the latest of each key waited in it";
+
 #[tokio::test]
 async fn keep_latest_keeps_what_a_client_must_know_at_the_end() {
     keep_latest(Scene::with(&config("keep-latest")).await).await;
@@ -35,13 +38,13 @@ async fn keep_latest(mut scene: Scene) {
     let read = scene.read_to(last).await;
     assert!(read.is_sorted_by(|a, b| a < b), "out of order or twice: {read:?}");
     assert_eq!(read.len() + dropped, scene.published, "each is read or counted");
-    // What the kernel had taken comes first, without a gap; of what waited there is one.
-    assert_eq!(read[..read.len() - 1], Vec::from_iter(0..read.len() - 1));
+    // What the kernel had taken comes first. It may have found more room since, and taken what waited at that time: a gap each.
+    assert_eq!(read[0], 0);
     let next = scene.published;
     scene.publish().await;
     assert_eq!(*scene.read_to(next + BATCH - 1).await.last().unwrap(), next + BATCH - 1);
     assert_eq!(scene.gateway.metric("tidegate_closes_total", "").await, 0.0);
-    assert_eq!(scene.gateway.metric("tidegate_slow_consumers_total", "").await, 0.0, "nothing was too much");
+    assert_eq!(scene.gateway.metric("tidegate_slow_consumers_total", "").await, 0.0, "{ONE_EACH}");
 }
 
 #[tokio::test]
@@ -98,12 +101,12 @@ limits = { outbox = "256KiB" }
         assert!(of.is_sorted_by(|a, b| a < b), "{key}: out of order or twice: {of:?}");
         assert_eq!(of.last(), Some(&rounds), "{key}: the latest is missing");
         assert!(of.len() < rounds, "{key}: nothing was dropped");
-        // What the kernel had taken comes first, without a gap; of what waited there is one.
-        assert_eq!(of[..of.len() - 1], Vec::from_iter(1..of.len()));
+        assert_eq!(of[0], 1, "{key}: what the kernel had taken comes first");
     }
     assert!(read.iter().all(|(key, round)| key != "none" || *round < rounds), "`end` has the same key: none");
     assert_eq!(read.len() + dropped().await as usize, 3 * rounds, "each is read or counted");
     assert_eq!(gateway.metric("tidegate_closes_total", "").await, 0.0);
+    assert_eq!(gateway.metric("tidegate_slow_consumers_total", "").await, 0.0, "{ONE_EACH}");
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
-//! Programs that some commands and tests start: found, or installed by apt-get where that is allowed.
+//! Programs that some commands and tests start: found, or had from Debian where that is allowed.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::{process, workspace};
+use crate::{
+    debian::{self, Bundle},
+    process, workspace,
+};
 
 /// A program that Debian has a package of.
 pub(crate) struct Program {
@@ -15,23 +18,28 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// What to get where there is no apt.
     pub(crate) elsewhere: &'static str,
-    /// What its package does that nobody wants who only runs tests, so that it is not installed unasked.
-    pub(crate) but: Option<&'static str>,
+    /// Its package does what nobody wants who only runs tests: it is unpacked under target/ instead of installed.
+    pub(crate) unpacked: Option<&'static Bundle>,
 }
 
 /// Debian's package also starts a server as a service, on loopback, which nothing here uses.
 pub(crate) const REDIS: Program =
-    Program { name: "redis-server", package: "redis-server", elsewhere: "Redis 7.0 or newer", but: None };
+    Program { name: "redis-server", package: "redis-server", elsewhere: "Redis 7.0 or newer", unpacked: None };
 
 /// As a service it listens nowhere until it is configured.
 pub(crate) const HAPROXY: Program =
-    Program { name: "haproxy", package: "haproxy", elsewhere: "HAProxy 2.6 or newer", but: None };
+    Program { name: "haproxy", package: "haproxy", elsewhere: "HAProxy 2.6 or newer", unpacked: None };
 
 pub(crate) const NGINX: Program = Program {
     name: "nginx",
     package: "nginx-light",
     elsewhere: "nginx 1.18 or newer",
-    but: Some("also starts a server on port 80"),
+    // Installed, it starts a server on port 80.
+    unpacked: Some(&Bundle {
+        told: "Debian's nginx, about 1 MB",
+        packages: &["nginx"],
+        not_needed: &["iproute2", "nginx-common"],
+    }),
 };
 
 impl Program {
@@ -40,8 +48,12 @@ impl Program {
         if let Some(found) = self.find() {
             return Ok(found);
         }
-        if let Some(but) = self.but {
-            bail!("{}: not installed; Debian's package {} has it, but {but}", self.name, self.package);
+        if let Some(bundle) = self.unpacked {
+            let home = workspace::target().join(self.name);
+            let root = bundle.unpack(&home).with_context(|| format!("{}: not installed; {} will do", self.name, self.elsewhere))?;
+            let program = home.join(self.name);
+            debian::write_wrapper(&program, &root, &format!("sbin/{}", self.name))?;
+            return Ok(program);
         }
         install(self.name, &[self.package], self.elsewhere)?;
         match self.find() {

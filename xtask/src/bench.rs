@@ -10,17 +10,32 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{demo, gateway::exit_code, plugins, process, workspace};
+use crate::{demo, gateway::exit_code, pieces, plugins, process, workspace};
 
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     /// Take this gateway, and the plugins as they are.
     pub(crate) gateway: Option<PathBuf>,
+    /// Not the gateway, but its pieces.
+    pub(crate) pieces: Option<Pieces>,
+    /// Instructions that were counted before.
+    pub(crate) against: Option<PathBuf>,
     /// What the program that measures is told.
     pub(crate) passed: Vec<OsString>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pieces {
+    Time,
+    Instructions,
+}
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    match options.pieces {
+        Some(Pieces::Time) => return pieces::time(),
+        Some(Pieces::Instructions) => return pieces::instructions(options.against.as_deref()),
+        None => {}
+    }
     let gateway = match &options.gateway {
         Some(path) => fs::canonicalize(path).with_context(|| format!("--gateway {}", path.display()))?,
         None => {

@@ -32,7 +32,7 @@ impl Bundle {
             ensure!(workspace::which(tool).is_some(), "`{tool}` is not installed: this is not Debian");
         }
         let packages = self.closure()?;
-        eprintln!("compiling plugins: downloading {} ({}) …", self.told, packages.join(", "));
+        eprintln!("downloading {} ({}) …", self.told, packages.join(", "));
         let (download, partial) = (home.join("download"), home.join("root.partial"));
         for folder in [&download, &partial] {
             let _ = fs::remove_dir_all(folder);
@@ -54,7 +54,7 @@ impl Bundle {
         for package in self.packages {
             if !has_candidate(package)? {
                 if rustix::process::geteuid().is_root() {
-                    eprintln!("compiling plugins: asking for Debian's package lists with `apt-get update` …");
+                    eprintln!("asking for Debian's package lists with `apt-get update` …");
                     process::answer(Command::new("apt-get").args(["--quiet", "update"]))?;
                 }
                 ensure!(has_candidate(package)?, "apt knows no package {package}; `apt-get update` may help");
@@ -101,12 +101,12 @@ fn dependencies(answer: &str) -> Vec<String> {
 /// Writes a script that starts an unpacked program, because its libraries are not where the system looks for them.
 pub(crate) fn write_wrapper(script: &Path, root: &Path, program: &str) -> Result<()> {
     let usr = fs::canonicalize(root)?.join("usr");
-    let libraries = library_folder(&usr.join("lib"))?;
-    let text = format!(
-        "#!/bin/sh\nLD_LIBRARY_PATH='{}'\nexport LD_LIBRARY_PATH\nexec '{}' \"$@\"\n",
-        libraries.display(),
-        usr.join(program).display()
-    );
+    // There are none where the system has all that it needs.
+    let libraries = match library_folder(&usr.join("lib")) {
+        Ok(folder) => format!("LD_LIBRARY_PATH='{}'\nexport LD_LIBRARY_PATH\n", folder.display()),
+        Err(_) => String::new(),
+    };
+    let text = format!("#!/bin/sh\n{libraries}exec '{}' \"$@\"\n", usr.join(program).display());
     // An unchanged compiler keeps its time of change: cargo would build everything anew.
     if fs::read_to_string(script).is_ok_and(|present| present == text) {
         return Ok(());

@@ -12,6 +12,7 @@ mod demo;
 mod gateway;
 mod languages;
 mod npm;
+mod pieces;
 mod plugins;
 mod process;
 mod scale;
@@ -68,6 +69,9 @@ Commands:
       --peer NAME=URL,PID    another server that runs already, in the same rounds: /echo, /sub and /pub behind its
                          URL, and the process whose CPU time counts. May be given several times
       --gateway PATH     build no gateway: take this one, and the plugins as they are
+      --pieces           instead: the codec, the hub and a plugin's call by themselves, in time, with Criterion
+      --instructions     instead: the same in instructions, counted by callgrind; --against FILE compares with an earlier
+                         target/bench/instructions.json
 
   scale [--sessions N] [--nodes N] [--publications N] [--churn PERCENT] [--size BYTES] [--limit TIME] [--gateway PATH]
         [--yes]
@@ -163,6 +167,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             (Command::Autobahn(options), Long("full")) => options.full = true,
             (Command::Autobahn(options), Long("release")) => options.release = true,
             (Command::Bench(options), Long("gateway")) => options.gateway = Some(parser.value()?.into()),
+            (Command::Bench(options), Long("pieces")) => options.pieces = Some(bench::Pieces::Time),
+            (Command::Bench(options), Long("instructions")) => options.pieces = Some(bench::Pieces::Instructions),
+            (Command::Bench(options), Long("against")) => options.against = Some(parser.value()?.into()),
             (Command::Bench(options), Long("quick")) => options.passed.push("--quick".into()),
             (Command::Bench(options), Long(name @ ("rows" | "rounds" | "seconds" | "peer"))) => {
                 let name = format!("--{name}");
@@ -274,6 +281,9 @@ mod tests {
         assert_eq!(options.passed, ["--rows", "echo-1", "--quick", "--peer", "a=ws://h,1"]);
         assert_eq!(options.gateway.as_deref(), Some("g".as_ref()));
         assert!(parsed("bench --sessions 5").is_err());
+        let Ok(Command::Bench(options)) = parsed("bench --instructions --against old.json") else { panic!("not a bench") };
+        assert_eq!(options.pieces, Some(bench::Pieces::Instructions));
+        assert_eq!(options.against.as_deref(), Some("old.json".as_ref()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 /// Long enough for a busy machine, so that what fails is the gateway.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running gateway, which ends with this value.
 pub(crate) struct Gateway {

@@ -11,7 +11,7 @@ use redis::Value;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running redis-server.
 pub(crate) struct Server {
