@@ -12,7 +12,8 @@ use tidegate::pieces::{Piece, all};
 fn pieces() -> Vec<Piece> {
     let folder = std::env::var_os("TIDEGATE_PLUGINS").map_or_else(|| PathBuf::from("target/plugins"), PathBuf::from);
     let path = folder.join("echo.wasm");
-    all(&std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask plugins` builds it", path.display())))
+    all(&std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask plugins` builds it", path.display())))
 }
 
 fn main() {

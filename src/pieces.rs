@@ -233,7 +233,8 @@ fn call(echo: &[u8], name: &'static str, count: usize) -> Piece {
         expiry: None,
         counted: None,
     };
-    let mut event = Some(Box::new(Event { session: Some(Box::new(state)), patience: Patience::None, ..Event::default() }));
+    let mut event =
+        Some(Box::new(Event { session: Some(Box::new(state)), patience: Patience::None, ..Event::default() }));
     let payload = Bytes::from("a".repeat(SMALL));
     Piece::new(name, count, move || {
         let _entered = runtime.enter();

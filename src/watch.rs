@@ -5,14 +5,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use notify::{RecursiveMode, Watcher};
+use notify::event::{ModifyKind, RenameMode};
+use notify::{EventKind, RecursiveMode, Watcher};
 
 /// A look at the files without having been told: some file systems tell nothing, and a link's target is elsewhere.
 const POLL: Duration = Duration::from_secs(2);
+
+/// Files that others have renamed, of which that is remembered until the next look. More settle as the rest does.
+const WHOLE: usize = 1024;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +60,8 @@ pub trait Watched: Send + Sync + 'static {
 
     fn subjects(&self) -> Vec<Subject<Self::Key>>;
 
-    /// How long files must look the same before they are read: an in-place write takes its time.
+    /// How long files must look the same before they are read: an in-place write takes its time, and of several files the
+    /// others may follow. A single one that was renamed to its place is read at once: it was whole before it came.
     fn settle(&self) -> Duration;
 
     /// The subject's files look like this now, and have for a while.
@@ -91,15 +96,19 @@ impl Waker {
     }
 
     fn ask(&self, ask: impl FnOnce(&mut Asked)) {
-        ask(&mut self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        ask(&mut lock(&self.asked));
         // A wake that finds one waiting already has nothing to add.
         let _ = self.wake.try_send(());
     }
 
     fn taken(&self) -> Asked {
-        let mut asked = self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut asked = lock(&self.asked);
         Asked { load: std::mem::take(&mut asked.load), stop: asked.stop }
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Watch {
@@ -135,15 +144,45 @@ impl Drop for Watch {
 struct Notices {
     watcher: Option<notify::RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
+    renamed: Arc<Mutex<Renamed>>,
+}
+
+/// How files looked when they were renamed to their places.
+#[derive(Default)]
+struct Renamed(BTreeMap<PathBuf, Option<Seen>>);
+
+impl Renamed {
+    fn note(&mut self, event: &notify::Event) {
+        let to = match event.kind {
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => event.paths.first(),
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => event.paths.get(1),
+            _ => None,
+        };
+        if let Some(to) = to.filter(|_| self.0.len() < WHOLE) {
+            // As it is told, a path may have parts that mean nothing.
+            self.0.insert(std::path::absolute(to).unwrap_or_else(|_| to.clone()), Seen::look(to));
+        }
+    }
+
+    /// Whether a file has not changed since it was renamed to its place.
+    fn is_whole(&self, file: &Path, seen: Option<&Seen>) -> bool {
+        let then = std::path::absolute(file).ok().and_then(|place| self.0.get(&place));
+        seen.is_some() && then.is_some_and(|then| then.as_ref() == seen)
+    }
 }
 
 impl Notices {
     fn new(wake: SyncSender<()>) -> Self {
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
+        let renamed = Arc::new(Mutex::new(Renamed::default()));
+        let told = renamed.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if let Ok(event) = event {
+                lock(&told).note(&event);
+            }
             let _ = wake.try_send(());
         });
         let watcher = watcher.map_err(|error| tracing::warn!(%error, "files are looked at every two seconds"));
-        Self { watcher: watcher.ok(), directories: BTreeSet::new() }
+        Self { watcher: watcher.ok(), directories: BTreeSet::new(), renamed }
     }
 
     fn follow<K>(&mut self, subjects: &[Subject<K>]) {
@@ -170,6 +209,7 @@ fn run<W: Watched>(watched: &W, waker: &Waker, woken: &Receiver<()>) {
     let mut notices = Notices::new(waker.wake.clone());
     // What looks other than what was loaded, and since when it looks like that.
     let mut settling: BTreeMap<W::Key, (Vec<Option<Seen>>, Instant)> = BTreeMap::new();
+    let mut renamed = Renamed::default();
     loop {
         let asked = waker.taken();
         if asked.stop {
@@ -182,6 +222,7 @@ fn run<W: Watched>(watched: &W, waker: &Waker, woken: &Receiver<()>) {
         notices.follow(&subjects);
         settling.retain(|key, _| subjects.iter().any(|subject| subject.key == *key));
         let settle = watched.settle();
+        renamed.0.append(&mut lock(&notices.renamed).0);
         let mut loaded = false;
         for subject in subjects {
             let now = Instant::now();
@@ -190,16 +231,26 @@ fn run<W: Watched>(watched: &W, waker: &Waker, woken: &Receiver<()>) {
                 settling.remove(&subject.key);
                 continue;
             }
+            // Of several files, others may follow.
+            let whole = match (&subject.files[..], &seen[..]) {
+                ([file], [now]) => renamed.is_whole(file, now.as_ref()),
+                _ => false,
+            };
             let (known, since) = settling.entry(subject.key.clone()).or_insert_with(|| (seen.clone(), now));
             if *known != seen {
-                (*known, *since) = (seen, now);
-            } else if now - *since >= settle {
+                (*known, *since) = (seen.clone(), now);
+            }
+            if whole || now - *since >= settle {
                 settling.remove(&subject.key);
                 watched.load(&subject.key, seen);
                 // What there is to watch may be other than it was.
                 loaded = true;
                 break;
             }
+        }
+        if !loaded {
+            // Nobody has had a use for the rest.
+            renamed.0.clear();
         }
         let next = settling.values().map(|(_, since)| *since + settle).min();
         let wait = match next {

@@ -1,7 +1,7 @@
 //! Valid modules and components of every kind, which are no plugins, or nearly: the loader says so and no more.
 #![no_main]
 
-use libfuzzer_sys::arbitrary::{Result, Unstructured};
+use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tidegate::fuzzing::load;
 use wasm_smith::{Component, Config, Module};

@@ -76,7 +76,8 @@ pub struct Config {
     pub handshake_timeout: Span,
     /// How long a new process may take to serve before an upgrade is given up.
     pub upgrade_timeout: Span,
-    /// How long a changed file (a plugin, this file, a secret) must look the same before it is loaded.
+    /// How long a changed file (a plugin, this file, a secret) must look the same before it is loaded. A plugin's file that was
+    /// renamed to its place is loaded at once.
     pub reload_settle: Span,
     /// What all values of all plugins in the embedded key-value store may take together.
     pub kv_memory: Size,

@@ -50,7 +50,9 @@ impl Program {
         }
         if let Some(bundle) = self.unpacked {
             let home = workspace::target().join(self.name);
-            let root = bundle.unpack(&home).with_context(|| format!("{}: not installed; {} will do", self.name, self.elsewhere))?;
+            let root = bundle
+                .unpack(&home)
+                .with_context(|| format!("{}: not installed; {} will do", self.name, self.elsewhere))?;
             let program = home.join(self.name);
             debian::write_wrapper(&program, &root, &format!("sbin/{}", self.name))?;
             return Ok(program);

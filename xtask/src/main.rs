@@ -281,7 +281,9 @@ mod tests {
         assert_eq!(options.passed, ["--rows", "echo-1", "--quick", "--peer", "a=ws://h,1"]);
         assert_eq!(options.gateway.as_deref(), Some("g".as_ref()));
         assert!(parsed("bench --sessions 5").is_err());
-        let Ok(Command::Bench(options)) = parsed("bench --instructions --against old.json") else { panic!("not a bench") };
+        let Ok(Command::Bench(options)) = parsed("bench --instructions --against old.json") else {
+            panic!("not a bench")
+        };
         assert_eq!(options.pieces, Some(bench::Pieces::Instructions));
         assert_eq!(options.against.as_deref(), Some("old.json".as_ref()));
     }

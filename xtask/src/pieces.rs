@@ -38,7 +38,8 @@ pub(crate) fn instructions(against: Option<&Path>) -> Result<ExitCode> {
     println!("{:<28} {:>14}", "piece", "instructions");
     let mut found = BTreeMap::new();
     for line in names.lines() {
-        let (units, name) = line.split_once('\t').context("`pieces --names` prints a number and a name in each line")?;
+        let (units, name) =
+            line.split_once('\t').context("`pieces --names` prints a number and a name in each line")?;
         let (few, many) = (counted(&bench, name, RUNS.0)?, counted(&bench, name, RUNS.1)?);
         ensure!(many > few, "{name}: {many} instructions in {} runs, {few} in {}", RUNS.1, RUNS.0);
         let each = (many - few) as f64 / ((RUNS.1 - RUNS.0) * units.parse::<u64>()?) as f64;
@@ -63,7 +64,8 @@ fn earlier(file: &Path) -> Result<BTreeMap<String, f64>> {
 /// The benchmark's program, as cargo tells where it has put it.
 fn built() -> Result<PathBuf> {
     let mut build = workspace::cargo(BENCH);
-    let messages = process::answer(build.args(["--no-run", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit()))?;
+    let messages =
+        process::answer(build.args(["--no-run", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit()))?;
     let of_pieces = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == "pieces";
