@@ -187,7 +187,7 @@ fn fan_out(name: &'static str) -> Piece {
         .collect();
     let publication = Publication {
         topic,
-        message: Message::Text("a".repeat(SMALL).try_into().unwrap()),
+        message: Message::Text("a".repeat(SMALL).into()),
         position: None,
         time: 1,
         key: None,

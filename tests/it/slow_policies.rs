@@ -137,7 +137,9 @@ async fn recover_holds_for_deliveries_that_sessions_write_themselves() {
 
 async fn recover(mut scene: Scene) {
     scene.publish_until_dropped(64.0).await;
-    assert_eq!(scene.gateway.metric("tidegate_slow_consumers_total", "policy=\"recover\",route=\"sub\"").await, 1.0);
+    // Not at each publication. When the kernel finds more room meanwhile, it may be full once more.
+    let full = scene.gateway.metric("tidegate_slow_consumers_total", "policy=\"recover\",route=\"sub\"").await;
+    assert!((1.0..8.0).contains(&full), "{full} times full");
     // It reads again, and more is published all the while: all of it, in order, nothing twice.
     let mut next = 0;
     for _ in 0..64 {
